@@ -1,0 +1,65 @@
+# Each target sets itself up: a .venv, from nothing but python3 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: train test bench lint types protos protos-check wheel compare clean help
+
+help:                ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+train: $(VENV)/.train  ## train a small network on handwritten digits, with two workers
+	$(BIN)/thalweg train cluster/jobs/digits.toml
+
+test: $(VENV)/.dev    ## all tests but the opt-in ones
+	$(BIN)/pytest
+
+bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
+	$(BIN)/python tests/benchmarks/compare.py --json bench.json
+
+compare: $(VENV)/.compare  ## the opt-in comparisons with PyTorch and JAX
+	$(BIN)/pytest -m compare
+
+lint: $(VENV)/.dev    ## ruff, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev   ## mypy, strict
+	$(BIN)/mypy
+
+PROTOS := $(wildcard proto/thalweg_proto/v1/*.proto)
+
+protos: $(VENV)/.dev  ## generate the modules of the .proto files
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS:proto/%=%)
+
+protos-check: protos  ## fail where the committed generated modules are stale
+	git diff --exit-code --stat -- proto/thalweg_proto/v1
+	test -z "$$(git status --porcelain -- proto/thalweg_proto/v1)"
+
+wheel: $(VENV)/.dev   ## build the wheel
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	ls dist
+
+clean:               ## remove what the other targets made
+	rm -rf $(VENV) dist runs bench.json
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[digits]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[dev]'
+	touch $@ $(VENV)/.train
+
+# torch first: with it there, jax's and our own needs are met without another build of it.
+$(VENV)/.compare: pyproject.toml $(VENV)/.dev | $(VENV)/bin/python
+	$(PIP) install torch==2.13.0
+	$(PIP) install -e '.[compare]'
+	touch $@

@@ -1,0 +1,1 @@
+"""What workers, servers and clients must agree on: job file, parameter layout, messages, errors."""

@@ -1,0 +1,42 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Range(_message.Message):
+    __slots__ = ("begin", "end")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    begin: int
+    end: int
+    def __init__(self, begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class Hello(_message.Message):
+    __slots__ = ("protocol_version", "job_id", "rank", "layout_sha256")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    job_id: str
+    rank: int
+    layout_sha256: str
+    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
+
+class Welcome(_message.Message):
+    __slots__ = ("refused", "microbatches", "size", "generation", "microbatches_of_worker", "chunks_of_worker")
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    MICROBATCHES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MICROBATCHES_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
+    refused: str
+    microbatches: int
+    size: int
+    generation: int
+    microbatches_of_worker: Range
+    chunks_of_worker: Range
+    def __init__(self, refused: _Optional[str] = ..., microbatches: _Optional[int] = ..., size: _Optional[int] = ..., generation: _Optional[int] = ..., microbatches_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
