@@ -1,8 +1,8 @@
 """The layout of all parameters in one flat float32 vector.
 
 Rules:
-  - Tensors lie in the order of their names, sorted. So the data section of a safetensors file, which is sorted likewise,
-    is the vector itself, and anyone can check `weights_sha256` with a few lines and no code of ours.
+  - Tensors lie in the order of their names, sorted. So the data section of a safetensors file, which is sorted
+    likewise, is the vector without its gaps, and anyone can check `weights_sha256` without code of ours.
   - Each tensor begins at a multiple of 16 elements (64 bytes: a cache line and a vector register). The gap before it is
     zero and stays zero under every rule, since its gradient is zero.
   - Elements are float32, little-endian, row-major.

@@ -1,7 +1,8 @@
 """What a worker and the server of its host say to each other on the hot path.
 
 Rules:
-  - One message is one datagram of a Unix SOCK_SEQPACKET socket, one fixed record; the first byte is its kind.
+  - One message is one fixed record; its first byte is its kind. A datagram of the Unix SOCK_SEQPACKET socket holds one,
+    but for pushes: all those of a worker's step come in one, since each datagram wakes the server.
   - Tensors are never in a message: they lie in shared memory. A `Push` only says which gradient slot is full, a
     `Publish` which version of the parameters may be read.
   - A record that cannot be read raises ProtocolError; it never raises anything else.
@@ -97,21 +98,23 @@ def pack_evaluated(message: Evaluated) -> bytes:
 
 
 def pack_publish(message: Publish) -> bytes:
-    return _PUBLISH.pack(
-        _KIND_PUBLISH, message.train, message.evaluate, 0, message.generation, message.version
-    )
+    return _PUBLISH.pack(_KIND_PUBLISH, message.train, message.evaluate, 0, message.generation, message.version)
 
 
 def pack_stop() -> bytes:
     return _STOP.pack(_KIND_STOP)
 
 
-def unpack_from_worker(record: bytes) -> Push | Evaluated:
-    """The message of a worker. ProtocolError where `record` is none."""
+def unpack_from_worker(record: bytes) -> list[Push] | Evaluated:
+    """The messages in a datagram of a worker. ProtocolError where `record` is none."""
     kind = record[0] if record else 0
-    if kind == _KIND_PUSH and len(record) == _PUSH.size:
-        _, rank, microbatch, generation, step, *numbers = _PUSH.unpack(record)
-        return Push(rank, generation, step, microbatch, *numbers)
+    if kind == _KIND_PUSH and len(record) % _PUSH.size == 0:
+        pushes = []
+        for kind, rank, microbatch, generation, step, *numbers in _PUSH.iter_unpack(record):
+            if kind != _KIND_PUSH:
+                raise _unreadable("a Push after a Push", record)
+            pushes.append(Push(rank, generation, step, microbatch, *numbers))
+        return pushes
     if kind == _KIND_EVALUATED and len(record) == _EVALUATED.size:
         _, chunk, version, samples, correct, loss_sum = _EVALUATED.unpack(record)
         return Evaluated(version, chunk, samples, correct, loss_sum)

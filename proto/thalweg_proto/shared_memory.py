@@ -52,7 +52,7 @@ def bytes_free() -> int:
 
 
 def create_segment(size_bytes: int) -> int:
-    """A new nameless segment of `size_bytes` zero bytes; returns its file descriptor. OSError where there is no room."""
+    """A new nameless segment of `size_bytes` zero bytes: its file descriptor. OSError where there is no room."""
     fd = os.open(FOLDER, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, size_bytes)

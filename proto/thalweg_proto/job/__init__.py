@@ -1,0 +1,49 @@
+"""The job file: what a person submits, as TOML and as frozen dataclasses.
+
+    job = load_job("mnist.toml", ["train.steps=100"])
+    job.train.batch_size, job.optimizer.options_for("rule")
+    lengths, problems = resolve(job, samples=60_000)
+
+Every key is declared once, in sections.py, with its range, default and meaning; the checker, the messages,
+the writer and the reference page read that declaration. kinds.py says what a key may hold, laws.py what keys
+must hold together. Whether this version can run what the job asks for (consistency "ssp", engine "torch") is
+decided at the launch.
+"""
+
+from thalweg_proto.job.kinds import ArrayPair
+from thalweg_proto.job.loading import load_job
+from thalweg_proto.job.parsing import parse_job
+from thalweg_proto.job.resolving import ResolvedTrain, resolve
+from thalweg_proto.job.sections import (
+    BUILT_IN_DATA,
+    BUILT_IN_MODELS,
+    CheckpointSection,
+    ClusterSection,
+    DataSection,
+    Job,
+    MetricsSection,
+    ModelSection,
+    OptimizerSection,
+    TrainSection,
+)
+from thalweg_proto.job.writing import job_reference, job_to_toml
+
+__all__ = [
+    "BUILT_IN_DATA",
+    "BUILT_IN_MODELS",
+    "ArrayPair",
+    "CheckpointSection",
+    "ClusterSection",
+    "DataSection",
+    "Job",
+    "MetricsSection",
+    "ModelSection",
+    "OptimizerSection",
+    "ResolvedTrain",
+    "TrainSection",
+    "job_reference",
+    "job_to_toml",
+    "load_job",
+    "parse_job",
+    "resolve",
+]

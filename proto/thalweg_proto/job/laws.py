@@ -1,0 +1,113 @@
+"""What fields of a job must hold together.
+
+Each law names the fields that it needs: it is tried where none of them is already known to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from thalweg_proto.errors import Problem
+from thalweg_proto.job.sections import Job
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law: the problem where a job breaks it, else None."""
+
+    needs: tuple[str, ...]
+    problem: Callable[[Job], Problem | None]
+
+
+def broken_laws(job: Job, wrong: Collection[str]) -> list[Problem]:
+    """The problems of all laws whose fields are right one by one; `wrong` names the fields and tables that are not."""
+    tried = [law for law in LAWS if not any(need in wrong or need.partition(".")[0] in wrong for need in law.needs)]
+    found = [law.problem(job) for law in tried]
+    return [problem for problem in found if problem is not None]
+
+
+def _one_length(job: Job) -> Problem | None:
+    steps, epochs = job.train.steps, job.train.epochs
+    if steps is not None and epochs is not None:
+        return Problem("train.steps", "steps or epochs, not both", f"steps = {steps}, epochs = {epochs:g}")
+    if steps is None and epochs is None:
+        return Problem("train.steps", "steps or epochs", "neither")
+    return None
+
+
+def microbatches_for_all(microbatches: int, workers: int) -> Problem | None:
+    """Each worker needs at least one microbatch, or it has nothing to do."""
+    if microbatches >= workers:
+        return None
+    return Problem(
+        "train.microbatches",
+        f"at least cluster.workers ({workers})",
+        str(microbatches),
+        "microbatches not at least workers: a worker would have nothing to do",
+    )
+
+
+def batch_for_all(batch_size: int, microbatches: int) -> Problem | None:
+    """Each microbatch needs at least one sample."""
+    if batch_size >= microbatches:
+        return None
+    return Problem(
+        "train.batch_size",
+        f"at least train.microbatches ({microbatches})",
+        str(batch_size),
+        "batch smaller than microbatches: a microbatch would be empty",
+    )
+
+
+def _microbatches(job: Job) -> Problem | None:
+    if job.train.microbatches is None:
+        return None
+    return microbatches_for_all(job.train.microbatches, job.cluster.workers)
+
+
+def _batch(job: Job) -> Problem | None:
+    if job.train.microbatches is None or job.train.batch_size == "full":
+        return None
+    return batch_for_all(job.train.batch_size, job.train.microbatches)
+
+
+def _backup_workers(job: Job) -> Problem | None:
+    backup, workers = job.train.backup_workers or 0, job.cluster.workers
+    if backup < workers:
+        return None
+    return Problem("train.backup_workers", f"fewer than cluster.workers ({workers})", str(backup))
+
+
+def _nesterov(job: Job) -> Problem | None:
+    if job.optimizer.rule != "nesterov" or job.optimizer.momentum:
+        return None
+    return Problem("optimizer.momentum", 'a number > 0 for rule "nesterov"', "0.0", 'without momentum it is "sgd"')
+
+
+def _min_learning_rate(job: Job) -> Problem | None:
+    least, most = job.optimizer.min_learning_rate or 0.0, job.optimizer.learning_rate
+    if least <= most:
+        return None
+    return Problem("optimizer.min_learning_rate", f"at most optimizer.learning_rate ({most:g})", f"{least:g}")
+
+
+def _whole_gpus(job: Job) -> Problem | None:
+    gpus = job.cluster.gpus_per_worker
+    if gpus <= 1 or gpus.is_integer():
+        return None
+    return Problem("cluster.gpus_per_worker", "a share of one GPU, or a whole number", f"{gpus:g}")
+
+
+LAWS = (
+    Law(("train.steps", "train.epochs"), _one_length),
+    Law(("train.microbatches", "train.batch_size", "cluster.workers"), _microbatches),
+    Law(("train.microbatches", "train.batch_size"), _batch),
+    Law(("train.backup_workers", "train.consistency", "cluster.workers"), _backup_workers),
+    Law(("optimizer.rule", "optimizer.momentum"), _nesterov),
+    Law(
+        ("optimizer.rule", "optimizer.learning_rate", "optimizer.schedule", "optimizer.min_learning_rate"),
+        _min_learning_rate,
+    ),
+    Law(("cluster.gpus_per_worker",), _whole_gpus),
+)

@@ -1,0 +1,259 @@
+# ruff: noqa: RUF009 - option() and option_of() make dataclass fields, as dataclasses.field() does
+"""The job file as data: one frozen dataclass for each table, with each key's range, default and meaning.
+
+Paths are absolute: the reader has resolved them against the folder of the job file.
+
+The options of an update rule have the names and defaults of `torch.optim`, so that hyper-parameters carry
+over. Two defaults are our own: the learning rate of 0.1 of sgd, momentum and nesterov (torch: 0.001), and the
+momentum of 0.9 of the last two (torch: 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from thalweg_proto.job.kinds import (
+    ArrayPair,
+    Choice,
+    Either,
+    FilePath,
+    Flag,
+    ModelName,
+    Name,
+    Number,
+    Numbers,
+    PathPair,
+    Text,
+    Whole,
+)
+from thalweg_proto.job.options import REQUIRED, Section, option, option_of
+
+BUILT_IN_DATA = ("digits",)
+BUILT_IN_MODELS = ("linear", "mlp", "convnet")
+MICROBATCHES = 8  # where the job does not say, and the batch is not smaller
+
+DATA_SOURCES = (FilePath(expected='a built-in name ("digits"), a path', built_in=BUILT_IN_DATA), PathPair())
+FROM_0_TO_1 = Number(minimum=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection(Section):
+    """[data]: what is trained and evaluated on."""
+
+    train: str | ArrayPair = option(
+        Either(DATA_SOURCES),
+        "a built-in name or a file: .npz (arrays x and y), .csv or .parquet; or a pair of .npy or idx files",
+    )
+    eval: float | str | ArrayPair = option(
+        Either((FROM_0_TO_1, *DATA_SOURCES)),
+        "a held-out fraction (0: no evaluation), or a second data set in the same forms",
+        default=0.2,
+    )
+    label: str = option(Text(), "the label's column in a .csv or .parquet file", default="label")
+    task: Literal["auto", "classification", "regression"] = option(
+        Choice(("auto", "classification", "regression")),
+        "auto: whole numbers and text are classes, other numbers are targets",
+        default="auto",
+    )
+    scale: Literal["none", "standard", "0-1"] = option(
+        Choice(("none", "standard", "0-1")),
+        "by the statistics of the training part: mean 0 and deviation 1, or from 0 to 1",
+        default="standard",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection(Section):
+    """[model]: what is trained. Keys other than `use` and `init` are `options`, for the model's `build`."""
+
+    use: str = option(ModelName(BUILT_IN_MODELS), "a built-in model, or build(data_spec, **options) in a file")
+    init: str | None = option(
+        FilePath(expected="a path of a .safetensors file"),
+        "weights to start from; random without",
+        default=None,
+    )
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSection(Section):
+    """[train]: how long, in which batches, how consistent. Exactly one of `steps` and `epochs` is not None.
+
+    microbatches: None where batch_size is "full" and the file does not say; the data decides (see `resolve`)
+    """
+
+    steps: int | None = option(Whole(minimum=1), "how many updates (or give epochs)", default=None)
+    epochs: float | None = option(Number(above=0), "how often each sample is seen (or give steps)", default=None)
+    batch_size: int | Literal["full"] = option(
+        Either((Whole(minimum=1), Choice(("full",)))),
+        "samples in a step, over the whole cluster; 1 is true SGD, full is batch gradient descent",
+        default=128,
+    )
+    microbatches: int | None = option(
+        Whole(minimum=1),
+        f"slices of a batch, the unit of work; {MICROBATCHES}, or batch_size if smaller",
+        default=None,
+    )
+    consistency: Literal["sync", "ssp", "async"] = option(
+        Choice(("sync", "ssp", "async")),
+        "which versions of the parameters a gradient may be computed on",
+        default="sync",
+    )
+    staleness: int | None = option_of(
+        "consistency", {"ssp": 3}, Whole(minimum=0), "how many versions old the parameters may be at most"
+    )
+    backup_workers: int | None = option_of(
+        "consistency",
+        {"sync": 0},
+        Whole(minimum=0),
+        "how many of the slowest workers a step does not wait for",
+    )
+    eval_every: int = option(Whole(minimum=0), "steps between evaluations; 0: only at the end", default=100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # A batch size of a wrong type gets here too: its problem is reported, and the section thrown away.
+        if self.microbatches is None and isinstance(self.batch_size, int):
+            object.__setattr__(self, "microbatches", min(MICROBATCHES, self.batch_size))
+
+
+_SGD = dict.fromkeys(("sgd", "momentum", "nesterov"), 0.1)
+_RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+_SCHEDULES = ("constant", "step", "cosine", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSection(Section):
+    """[optimizer]: the update rule and what its learning rate does.
+
+    `options_for("rule")` and `options_for("schedule")` hold what the chosen rule and schedule take, by name.
+    """
+
+    rule: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = option(
+        Choice(_RULES), "the update rule, as in torch.optim", default="momentum"
+    )
+    learning_rate: float = option_of(
+        "rule",
+        {**_SGD, "adagrad": 0.01, "rmsprop": 0.01, "adam": 0.001, "adamw": 0.001},
+        Number(above=0),
+        "the step width, after the warm-up and before the schedule lowers it",
+    )
+    weight_decay: float = option_of(
+        "rule",
+        {**dict.fromkeys(_RULES, 0.0), "adamw": 0.01},
+        Number(minimum=0),
+        "a pull to zero: added to the gradient, or (adamw) taken from the parameters directly",
+    )
+    momentum: float | None = option_of(
+        "rule",
+        {"momentum": 0.9, "nesterov": 0.9, "rmsprop": 0.0},
+        FROM_0_TO_1,
+        "the part of the last update that is kept",
+    )
+    alpha: float | None = option_of("rule", {"rmsprop": 0.99}, FROM_0_TO_1, "the part of the mean square that is kept")
+    centered: bool | None = option_of(
+        "rule", {"rmsprop": False}, Flag(), "divide by the deviation instead of the root mean square"
+    )
+    betas: tuple[float, float] | None = option_of(
+        "rule",
+        dict.fromkeys(("adam", "adamw"), (0.9, 0.999)),
+        Numbers(2, FROM_0_TO_1),
+        "the parts of the mean and of the mean square that are kept",
+    )
+    eps: float | None = option_of(
+        "rule",
+        {"adagrad": 1e-10, "rmsprop": 1e-8, "adam": 1e-8, "adamw": 1e-8},
+        Number(above=0),
+        "added to the divisor, outside the root",
+    )
+    lr_decay: float | None = option_of(
+        "rule", {"adagrad": 0.0}, Number(minimum=0), "the learning rate is divided by 1 + step * lr_decay"
+    )
+    initial_accumulator_value: float | None = option_of(
+        "rule", {"adagrad": 0.0}, Number(minimum=0), "what the sum of squares starts from"
+    )
+    schedule: Literal["constant", "step", "cosine", "linear"] = option(
+        Choice(_SCHEDULES), "how the learning rate goes over the steps", default="constant"
+    )
+    warmup_steps: int = option(
+        Whole(minimum=0), "steps over which the learning rate grows from 0 to its full value", default=0
+    )
+    step_size: int | None = option_of(
+        "schedule", {"step": REQUIRED}, Whole(minimum=1), "steps between two cuts of the learning rate"
+    )
+    gamma: float | None = option_of(
+        "schedule", {"step": 0.1}, Number(above=0), "what each cut multiplies the learning rate by"
+    )
+    min_learning_rate: float | None = option_of(
+        "schedule",
+        {"cosine": 0.0, "linear": 0.0},
+        Number(minimum=0),
+        "where the learning rate is after the last step",
+    )
+    clip_norm: float = option(
+        Number(minimum=0),
+        "the largest global norm of a gradient; longer ones are shortened; 0: off",
+        default=0.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSection(Section):
+    """[cluster]: who computes."""
+
+    workers: int = option(Whole(minimum=1), "how many workers", default=2)
+    gpus_per_worker: float = option(
+        Number(minimum=0), "GPUs of each worker; below 1: a share of one, as in Ray", default=0.0
+    )
+    engine: Literal["numpy", "cupy", "torch", "jax", "emulated"] = option(
+        Choice(("numpy", "cupy", "torch", "jax", "emulated")), "what computes the gradients", default="numpy"
+    )
+    placement: Literal["PACK", "SPREAD"] = option(
+        Choice(("PACK", "SPREAD")), "workers on few hosts, or on many, as in Ray", default="PACK"
+    )
+    max_failures: int = option(
+        Whole(minimum=-1), "how many lost workers and servers are replaced; -1: no bound", default=3
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSection(Section):
+    """[checkpoint]: what is kept to go on from."""
+
+    every_steps: int = option(Whole(minimum=0), "steps between checkpoints; 0: only at the end", default=100)
+    keep: int = option(Whole(minimum=1), "how many of the newest are kept", default=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSection(Section):
+    """[metrics]: where Prometheus reads."""
+
+    port: int = option(Whole(minimum=0, maximum=65535), "of /metrics; 0: a free one, printed", default=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Section):
+    """What a person submits."""
+
+    name: str = option(Name(), "of the job, and of what it writes; the file's name if not given")
+    seed: int = option(Whole(minimum=0, maximum=2**63 - 1), "everything random follows from it", default=0)
+    data: DataSection
+    model: ModelSection
+    train: TrainSection
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    metrics: MetricsSection = field(default_factory=MetricsSection)
+
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "data": DataSection,
+    "model": ModelSection,
+    "train": TrainSection,
+    "optimizer": OptimizerSection,
+    "cluster": ClusterSection,
+    "checkpoint": CheckpointSection,
+    "metrics": MetricsSection,
+}

@@ -1,0 +1,235 @@
+"""The job file's table: what is right becomes a job, what is wrong is named, all at once."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thalweg_proto.errors import InputError
+from thalweg_proto.job import ArrayPair, Job, parse_job
+
+FOLDER = Path("/job")
+LEAST: dict[str, Any] = {
+    "name": "mnist-mlp",
+    "data": {"train": "digits"},
+    "model": {"use": "mlp"},
+    "train": {"steps": 500},
+}
+
+
+def parse(**changes: Any) -> Job:
+    """The least job with changes: `train={"steps": 3}` changes keys of a section, None takes one out."""
+    return parse_job(changed(**changes), folder=FOLDER)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    table = copy.deepcopy(LEAST)
+    for name, value in changes.items():
+        section = {**table.get(name, {}), **value} if isinstance(value, dict) else value
+        table[name] = {k: v for k, v in section.items() if v is not None} if isinstance(section, dict) else section
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def problems(**changes: Any) -> dict[str, str]:
+    """The problems of the least job with changes: field and text."""
+    with pytest.raises(InputError) as caught:
+        parse(**changes)
+    return {problem.field: str(problem) for problem in caught.value.problems}
+
+
+def test_a_short_job_gets_every_default() -> None:
+    """What the file leaves out has the value that the contract gives it."""
+    job = parse()
+    assert (job.seed, job.data.eval, job.data.scale, job.data.task, job.data.label) == (
+        0,
+        0.2,
+        "standard",
+        "auto",
+        "label",
+    )
+    assert (job.train.batch_size, job.train.microbatches, job.train.eval_every) == (128, 8, 100)
+    assert (job.train.consistency, job.train.staleness, job.train.backup_workers) == ("sync", None, 0)
+    assert (job.optimizer.rule, job.optimizer.learning_rate, job.optimizer.momentum) == ("momentum", 0.1, 0.9)
+    assert (job.cluster.workers, job.cluster.engine, job.cluster.max_failures) == (2, "numpy", 3)
+    assert (job.checkpoint.every_steps, job.checkpoint.keep, job.metrics.port) == (100, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        ("sgd", {"learning_rate": 0.1, "weight_decay": 0.0}),
+        ("nesterov", {"learning_rate": 0.1, "weight_decay": 0.0, "momentum": 0.9}),
+        (
+            "adagrad",
+            {
+                "learning_rate": 0.01,
+                "weight_decay": 0.0,
+                "eps": 1e-10,
+                "lr_decay": 0.0,
+                "initial_accumulator_value": 0.0,
+            },
+        ),
+        (
+            "rmsprop",
+            {
+                "learning_rate": 0.01,
+                "weight_decay": 0.0,
+                "momentum": 0.0,
+                "alpha": 0.99,
+                "centered": False,
+                "eps": 1e-8,
+            },
+        ),
+        ("adam", {"learning_rate": 0.001, "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}),
+        ("adamw", {"learning_rate": 0.001, "weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}),
+    ],
+)
+def test_a_rule_has_its_own_options_with_torch_defaults(rule: str, options: dict[str, Any]) -> None:
+    """`options_for("rule")` is exactly what the rule takes."""
+    assert parse(optimizer={"rule": rule}).optimizer.options_for("rule") == options
+
+
+def test_microbatches_follow_a_small_batch() -> None:
+    """By default there are 8 microbatches, or as many as the batch has samples."""
+    assert parse(train={"batch_size": 3}).train.microbatches == 3
+    assert parse(train={"batch_size": "full"}).train.microbatches is None
+
+
+def test_paths_are_made_absolute_from_the_folder() -> None:
+    """Data, weights and model files start at the folder of the job file; built-in names stay."""
+    job = parse(
+        data={"train": {"x": "x.npy", "y": "../y.npy"}, "eval": "e.csv"},
+        model={"use": "my_model.py:build", "init": "w.safetensors"},
+    )
+    assert job.data.train == ArrayPair(x="/job/x.npy", y="/y.npy")
+    assert (job.data.eval, job.model.init) == ("/job/e.csv", "/job/w.safetensors")
+    assert job.model.use == "/job/my_model.py:build"
+    assert parse().data.train == "digits"
+
+
+def test_the_rest_of_the_model_table_goes_to_the_model() -> None:
+    """Any key besides `use` and `init` is an option of the model."""
+    assert parse(model={"hidden": [128, 128], "bias": True}).model.options == {"hidden": [128, 128], "bias": True}
+
+
+def test_a_whole_number_is_taken_for_a_number() -> None:
+    """An integer stands for the float of its value."""
+    rate = parse(optimizer={"learning_rate": 1}).optimizer.learning_rate
+    assert rate == 1.0
+    assert isinstance(rate, float)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"consistency": "ssp", "staleness": 2}},
+        {"train": {"consistency": "async"}},
+        {"train": {"backup_workers": 1}},
+        *({"cluster": {"engine": engine}} for engine in ("cupy", "torch", "jax", "emulated")),
+        {"cluster": {"gpus_per_worker": 0.5}},
+    ],
+)
+def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[str, Any]) -> None:
+    """The whole contract parses; the launch decides what it can run."""
+    (section, values) = next(iter(changes.items()))
+    job = parse(**changes)
+    assert {key: getattr(getattr(job, section), key) for key in values} == values
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        ({"data": {"lable": "y"}}, "data.lable", 'did you mean "label"?'),
+        ({"datta": {}}, "datta", 'did you mean "data"?'),
+        ({"train": {"learning_rate": 1}}, "train.learning_rate", "it belongs in [optimizer]"),
+        ({"optimizer": {"lr": 1}}, "optimizer.lr", "known here: rule, learning_rate"),
+        ({"train": 3}, "train", "expected a table, [train]; found 3"),
+        ({"train": {"steps": True}}, "train.steps", "a whole number >= 1; found true"),
+        ({"train": {"steps": 1.0}}, "train.steps", "a whole number >= 1; found 1.0"),
+        ({"train": {"steps": 10**5000}}, "train.steps", "found a whole number of 16610 bits"),
+        ({"train": {"batch_size": "ful"}}, "train.batch_size", 'did you mean "full"?'),
+        ({"train": {"batch_size": 0}}, "train.batch_size", 'a whole number >= 1 or "full"; found 0'),
+        ({"train": {"steps": None}}, "train.steps", "expected steps or epochs; found neither"),
+        ({"train": {"epochs": 3}}, "train.steps", "steps or epochs, not both; found steps = 500, epochs = 3"),
+        ({"train": {"microbatches": 1}}, "train.microbatches", "microbatches not at least workers"),
+        ({"train": {"batch_size": 4, "microbatches": 8}}, "train.batch_size", "batch smaller than microbatches"),
+        ({"train": {"staleness": 1}}, "train.staleness", '"staleness" belongs to consistency "ssp"'),
+        ({"train": {"backup_workers": 2}}, "train.backup_workers", "fewer than cluster.workers (2); found 2"),
+        ({"optimizer": {"learning_rate": -0.1}}, "optimizer.learning_rate", "a number > 0; found -0.1"),
+        ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate", "a number > 0; found 0"),
+        ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate", "found nan"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "optimizer.learning_rate", "found inf"),
+        ({"optimizer": {"learning_rate": 10**400}}, "optimizer.learning_rate", "does not fit into a float"),
+        ({"optimizer": {"learning_rate": "0.1"}}, "optimizer.learning_rate", 'found "0.1"'),
+        ({"optimizer": {"learning_rate": True}}, "optimizer.learning_rate", "found true"),
+        ({"optimizer": {"momentum": 1.0}}, "optimizer.momentum", "a number >= 0 and < 1; found 1.0"),
+        ({"optimizer": {"rule": "nesterov", "momentum": 0}}, "optimizer.momentum", "a number > 0"),
+        (
+            {"optimizer": {"rule": "adam", "momentum": 0.9}},
+            "optimizer.momentum",
+            'an option of rule "adam" (learning_rate, weight_decay, betas, eps); found 0.9\n'
+            '    "momentum" belongs to rule "momentum", "nesterov" or "rmsprop"',
+        ),
+        ({"optimizer": {"rule": "rmsprob"}}, "optimizer.rule", 'did you mean "rmsprop"?'),
+        ({"optimizer": {"rule": "Adam"}}, "optimizer.rule", 'did you mean "adam"?'),
+        ({"optimizer": {"rule": "adam", "betas": [0.9]}}, "optimizer.betas", "a list of 2 numbers"),
+        ({"optimizer": {"schedule": "step"}}, "optimizer.step_size", 'which schedule "step" needs; found nothing'),
+        (
+            {"optimizer": {"schedule": "cosine", "min_learning_rate": 1}},
+            "optimizer.min_learning_rate",
+            "at most optimizer.learning_rate (0.1); found 1",
+        ),
+        ({"cluster": {"workers": 0}}, "cluster.workers", "a whole number >= 1; found 0"),
+        ({"cluster": {"engine": "numpi"}}, "cluster.engine", 'did you mean "numpy"?'),
+        ({"cluster": {"placement": "pack"}}, "cluster.placement", '"PACK" or "SPREAD"; found "pack"'),
+        ({"cluster": {"gpus_per_worker": 1.5}}, "cluster.gpus_per_worker", "found 1.5"),
+        ({"metrics": {"port": 70000}}, "metrics.port", "a whole number from 0 to 65535; found 70000"),
+        ({"data": {"eval": 1.0}}, "data.eval", "a number >= 0 and < 1"),
+        ({"data": {"train": {"x": "a.npy"}}}, "data.train", '{ x = "...", y = "..." }; found { x = "a.npy" }'),
+        ({"data": {"train": None}}, "data.train", "found nothing"),
+        ({"data": {"train": "a\0b"}}, "data.train", "control character"),
+        ({"model": {"use": "my_model.py"}}, "model.use", '"FILE.py:FUNCTION"; found "my_model.py"'),
+        ({"model": {"use": "mpl"}}, "model.use", 'did you mean "mlp"?'),
+        ({"seed": -1}, "seed", "a whole number >= 0; found -1"),
+        ({"seed": 2**63}, "seed", f"the largest is {2**63 - 1}"),
+        ({"name": None}, "name", "found nothing"),
+        *(({"name": name}, "name", "a name without") for name in ("a/b", "..", "a..b", "", ".", "-x", "a\nb", "a\\b")),
+        ({"name": "x" * 200}, "name", "longer than 128 bytes"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_expected_and_found(changes: dict[str, Any], field: str, text: str) -> None:
+    """One mistake gives one problem, at its field."""
+    found = problems(**changes)
+    assert list(found) == [field]
+    assert text in found[field]
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    """Wrong keys, values, choices and laws between fields come in one error."""
+    found = problems(
+        seed=-1,
+        extra=1,
+        data={"train": 3},
+        train={"steps": 0, "batch_size": 4, "microbatches": 8},
+        optimizer={"rule": "sgd", "momentum": 0.9},
+        cluster={"workers": 10, "engine": "numpi"},
+    )
+    assert set(found) == {
+        "seed",
+        "extra",
+        "data.train",
+        "train.steps",
+        "train.batch_size",
+        "train.microbatches",
+        "optimizer.momentum",
+        "cluster.engine",
+    }
+
+
+def test_a_wrong_field_does_not_break_laws_about_it() -> None:
+    """Where the number of workers is wrong itself, nothing is said about microbatches for them."""
+    assert set(problems(cluster={"workers": 0}, train={"microbatches": 1})) == {"cluster.workers"}
+    assert set(problems(optimizer={"rule": "sgdd", "momentum": 0.5})) == {"optimizer.rule"}

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from thalweg_proto import shared_memory
+
+
+def test_two_mappings_of_a_segment_see_the_same_bytes():
+    """What one side writes the other reads, without a copy; the read-only side cannot write."""
+    fd = shared_memory.create_segment(2 * 1024 * 4)
+    writer = shared_memory.map_segment(fd, 2, 1024, writable=True)
+    reader = shared_memory.map_segment(fd, 2, 1024, writable=False)
+    os.close(fd)
+    writer[1, 7] = 3.5
+    assert reader[1, 7] == 3.5
+    with pytest.raises(ValueError, match="read-only"):
+        reader[0, 0] = 1.0
+
+
+def test_a_segment_has_no_name_and_ends_with_its_last_mapping():
+    """Nothing appears in /dev/shm, and the memory comes back with the last mapping: a crash leaves nothing behind."""
+    before, names = shared_memory.bytes_free(), set(os.listdir(shared_memory.FOLDER))
+    size = 64 * 2**20
+    fd = shared_memory.create_segment(size)
+    array = shared_memory.map_segment(fd, 1, size // 4, writable=True)
+    os.close(fd)
+    assert not {name for name in set(os.listdir(shared_memory.FOLDER)) - names if "thalweg" in name}
+    assert shared_memory.bytes_free() <= before - size // 2
+    del array
+    assert shared_memory.bytes_free() > before - size // 2
+
+
+def test_a_full_shared_memory_is_an_error_when_the_segment_is_made():
+    """More than there is: OSError at once, no SIGBUS later."""
+    with pytest.raises(OSError, match="No space left on device"):
+        shared_memory.create_segment(shared_memory.bytes_free() + 2**30)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_bytes_needed_and_free():
+    """1,000 elements and 4 microbatches need (2 + 4) x 4,000 bytes."""
+    assert shared_memory.check_room(1000, 4, 24_000) == []
+    [problem] = shared_memory.check_room(1000, 4, 23_999)
+    assert "23,999 bytes are free" in problem.expected
+    assert "24,000 bytes needed" in problem.found
+
+
+def test_a_new_segment_is_zero():
+    """Gaps of the layout start at zero."""
+    fd = shared_memory.create_segment(4096)
+    array = shared_memory.map_segment(fd, 1, 1024, writable=False)
+    os.close(fd)
+    assert not np.any(array)
