@@ -1,0 +1,33 @@
+"""Data sets: read and checked once in the driver, then gathered row by row in the workers.
+
+    data = load_dataset(job.data, job.seed)                 # TrainEval: train, eval, spec, class_names, scaling
+    data.train.take(indices, x, y)                          # float32, scaled, into buffers that stay
+
+| form of data.train, data.eval         | x                                    | where it stays                      |
+|---------------------------------------|--------------------------------------|-------------------------------------|
+| "digits"                              | (1797, 8, 8), 10 classes             | memory (needs scikit-learn)         |
+| .npz with arrays x and y              | (N, ...) as saved                    | memory                              |
+| { x, y } of .npy                      | (N, ...) as saved                    | mapped: may be larger than memory   |
+| { x, y } of idx or idx.gz (MNIST)     | (N, ...)                             | mapped, or memory where gzipped     |
+| .csv with a header, UTF-8             | (N, columns but the label)           | memory                              |
+| .parquet                              | (N, columns but the label)           | memory (needs pyarrow)              |
+
+Rules:
+
+- Whole numbers and text as labels are classes, floats are targets of a regression; `task` says otherwise. The distinct
+  labels of the training file, sorted, are the classes 0 .. k-1.
+- Features become float32; only whole numbers of 4 or 8 bytes with scale = "none" stay whole, as int64: tokens.
+- Statistics are those of the training rows. Which rows are held out follows from the job's seed alone.
+- Mapped files are read in chunks of bounded size; nothing is ever unpickled.
+- Every mistake is a `Problem` that names the file and the row and column (for .csv the line).
+
+Workers get a set as `Dataset.to_shipment()`: mapped arrays travel as path and place, the others as arrays (through
+Ray's object store without a copy for each worker). A Dataset pickles as its shipment.
+"""
+
+from thalweg_worker.datasets.dataset import Dataset, Shipment
+from thalweg_worker.datasets.loading import TrainEval, load_dataset
+from thalweg_worker.datasets.scaling import Scaling
+from thalweg_worker.datasets.stored import MappedArray
+
+__all__ = ["Dataset", "MappedArray", "Scaling", "Shipment", "TrainEval", "load_dataset"]
