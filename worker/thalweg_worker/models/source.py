@@ -1,0 +1,112 @@
+"""A model as a value that travels: what to build, with which options, and the text of the user's file."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.kinds import nearest, one_of
+from thalweg_proto.job.parsing import describe
+from thalweg_worker.batch import DataSpec
+from thalweg_worker.models import convnet, linear, mlp
+from thalweg_worker.models.protocol import Model
+from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+from thalweg_worker.models.user_file import UserFile
+
+BUILT_IN: Mapping[str, Callable[..., Model]] = {
+    "linear": linear.build,
+    "mlp": mlp.build,
+    "convnet": convnet.build,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Whatever a worker needs to build the job's model, on any host; picklable.
+
+        source = ModelSource.read("my_model.py:build", {"width": 32}, folder=Path("jobs"))  # where the job is
+        model = source.build(data_spec)                                                    # where it runs
+
+    use:     a built-in name, or the name of the function in `file`
+    options: for `build`, as in the job file
+    file:    the user's file; None for a built-in model
+    """
+
+    use: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    file: UserFile | None = None
+
+    @classmethod
+    def read(cls, use: str, options: Mapping[str, Any], *, folder: Path) -> ModelSource:
+        """`use` as in the job file: a built-in name, or "FILE.py:FUNCTION" with FILE relative to `folder`.
+
+        Raises InputError where it is neither, or the file cannot be read.
+        """
+        if use in BUILT_IN:
+            return cls(use=use, options=options)
+        path, _, function = use.rpartition(":")
+        if not (path.endswith(".py") and function.isidentifier()):
+            expected = one_of([*(f'"{name}"' for name in BUILT_IN), '"FILE.py:FUNCTION"'])
+            raise InputError([Problem("model.use", expected, describe(use), nearest(use, [*BUILT_IN]))])
+        return cls(use=function, options=options, file=UserFile.read(folder / path))
+
+    def build(self, data_spec: DataSpec) -> Model:
+        """The model. Raises InputError with every wrong option, or with the traceback of the user's code."""
+        options = copy.deepcopy(dict(self.options))
+        if self.file is None:
+            return BUILT_IN[self.use](data_spec, **options)
+        build = self.file.function(self.use)
+        if problems := _misfits(build, self.use, options):
+            raise InputError(problems)
+        try:
+            return cast(Model, build(data_spec, **options))
+        except InputError:  # the user's function built one of ours and passed a wrong option on
+            raise
+        except (Exception, SystemExit) as error:
+            field = f"model.use ({self.file.name}:{self.use})"
+            hint = indented(user_traceback(error))
+            raise InputError([Problem(field, "a model", summary(error), hint)]) from None
+
+
+def build_model(use: str, options: Mapping[str, Any], data_spec: DataSpec, *, folder: Path) -> Model:
+    """The model that the job file's [model] table asks for.
+
+    use:     "linear", "mlp", "convnet" or "FILE.py:FUNCTION", FILE relative to `folder`, that of the job file
+    options: the other keys of the table
+
+    Raises InputError as `ModelSource.read` and `ModelSource.build` do. What it returns is not checked
+    further: see `check_model`.
+    """
+    return ModelSource.read(use, options, folder=folder).build(data_spec)
+
+
+def _misfits(build: Callable[..., Any], name: str, options: Mapping[str, Any]) -> list[Problem]:
+    """Options that a user's function does not take, and those that it needs and does not get."""
+    try:
+        parameters = list(inspect.signature(build).parameters.values())
+    except (TypeError, ValueError):  # written in C: the call will tell
+        return []
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    taken = {p.name: p for p in parameters[1:] if p.kind in by_name}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    problems = [
+        Problem(
+            f"model.{key}",
+            f"an option of {name} ({', '.join(taken) or 'it has none'})",
+            describe(value),
+            nearest(key, [*taken]),
+        )
+        for key, value in options.items()
+        if key not in taken and not takes_any
+    ]
+    problems += [
+        Problem(f"model.{key}", f"a value, which {name} needs", "nothing")
+        for key, parameter in taken.items()
+        if parameter.default is inspect.Parameter.empty and key not in options
+    ]
+    return problems
