@@ -99,8 +99,8 @@ def _fits(x: Tensor, instruction: Instruction) -> bool:
 def pack(spans: dict[int, tuple[int, int, int]]) -> tuple[dict[int, int], int]:
     """Offsets of buffers of (bytes, first, last) so that those in use at the same time do not overlap.
 
-    Largest first, each at the lowest offset that is free for its whole time; within a few per cent of the least
-    possible. Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020, section 5.
+    Largest first, each at the lowest offset that is free for its whole time.
+    Source: "greedy by size" of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020.
     """
     offsets: dict[int, int] = {}
     placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last; by offset

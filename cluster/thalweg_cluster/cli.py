@@ -1,0 +1,95 @@
+"""The command `thalweg`.
+
+Exit status: 0 succeeded; 2 the user's input is wrong, nothing was started; 1 the run failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from thalweg_proto.errors import InputError, ThalwegError
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="thalweg",
+    help="Distributed data-parallel SGD: exact for any number of workers.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Turns the errors of a command into messages on standard error, and exit statuses."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    try:
+        yield
+    except InputError as error:
+        noun = "mistake" if len(error.problems) == 1 else "mistakes"
+        errors.print(f"{len(error.problems)} {noun}; nothing was started")
+        for problem in error.problems:
+            errors.print(f"  {problem}")
+        raise typer.Exit(error.exit_status) from None
+    except ThalwegError as error:
+        errors.print(f"failed: {error}")
+        raise typer.Exit(error.exit_status) from None
+    except KeyboardInterrupt:
+        errors.print("interrupted before the first step")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@app.callback()
+def thalweg() -> None:
+    """Distributed data-parallel SGD: exact for any number of workers."""
+
+
+@app.command()
+def train(
+    job: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.", show_default=False)],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the job file, e.g. train.steps=100. May be given several times.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for summary.json, metrics.jsonl, job.toml and weights.safetensors. "
+            "Default: runs/NAME/DATE-TIME.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run one job here, or on the Ray cluster of RAY_ADDRESS."""
+    from thalweg_proto.job import load_job
+
+    with reported():
+        loaded = load_job(job, set_ or [])
+        # What follows imports NumPy, Ray and the data readers: a mistake in the job file is answered before.
+        from thalweg_cluster.launch.preparation import prepare
+        from thalweg_cluster.launch.train import train as run
+
+        folder = out or Path("runs", loaded.name, datetime.now().strftime("%Y%m%d-%H%M%S"))
+        raise typer.Exit(run(prepare(loaded, folder), folder, Console()))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The Ray cluster to run on: one of our own on this machine, or the one that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from thalweg_proto.errors import InputError, Problem
+
+CONNECT_S = 5.0
+WORKERS_PER_CORE_MAX = 16
+"""More workers than cores only wait for each other; so many are somebody's slip."""
+
+
+@dataclass(frozen=True)
+class Oversubscribed:
+    """More workers than cores: it runs, but tells nothing about speed."""
+
+    workers: int
+    cores: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} workers share {self.cores} cores: the result is the same, the speed is not"
+
+
+def check_local(workers: int, cores: int) -> tuple[list[Problem], Oversubscribed | None]:
+    """Whether a cluster of our own on a machine of `cores` cores takes `workers` workers, and what to warn of."""
+    most = WORKERS_PER_CORE_MAX * cores
+    if workers > most:
+        expected = f"at most {most}, {WORKERS_PER_CORE_MAX} for each of the {cores} cores of this machine"
+        return [Problem("cluster.workers", expected, str(workers), "start a Ray cluster and set RAY_ADDRESS")], None
+    return [], Oversubscribed(workers, cores) if workers > cores else None
+
+
+def check_given(workers: int, cpus_by_node: list[int]) -> list[Problem]:
+    """Whether one node of a given cluster has a CPU for each of `workers` workers; they share memory."""
+    most = max(cpus_by_node, default=0)
+    if workers <= most:
+        return []
+    expected = f"at most {most}: the largest node of the Ray cluster has {most} CPUs ({sum(cpus_by_node)} in all)"
+    return [Problem("cluster.workers", expected, str(workers), "in this version, all workers run on one node")]
+
+
+def connect(address: str) -> None:
+    """Joins the cluster at `address`. Raises InputError where none answers there, or it does not let us in."""
+    expected = "the address of a Ray cluster"
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        # Ray itself would try for minutes, and then end the process.
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+        except OSError as error:
+            hint = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
+            raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {error}", hint)]) from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray raises a different one for each way in which it cannot connect
+        hint = "ray start --head turns token authentication on: set RAY_AUTH_MODE=token here as well"
+        raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {error}", hint)]) from error
+
+
+@contextlib.contextmanager
+def ray_cluster(workers: int) -> Iterator[Oversubscribed | None]:
+    """Connects to Ray for the length of the block; yields what to warn of.
+
+    Raises InputError where the cluster cannot be reached or has too few CPUs.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    cores = len(os.sched_getaffinity(0))
+    # Ray asks on the terminal, and reports to its makers, unless told.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray will do with accelerators one day is not our user's to read on each run.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not address:
+        problems, warning = check_local(workers, cores)
+        if problems:
+            raise InputError(problems)
+        ray.init(
+            num_cpus=max(cores, workers),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        warning = None
+        connect(address)
+    try:
+        if address:
+            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
+            cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+            if problems := check_given(workers, cpus):
+                raise InputError(problems)
+        yield warning
+    finally:
+        ray.shutdown()

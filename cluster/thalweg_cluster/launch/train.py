@@ -1,0 +1,131 @@
+"""`thalweg train`: one run, from the prepared job to summary.json."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from rich.console import Console
+
+from thalweg_cluster.launch.actors import Run, start
+from thalweg_cluster.launch.failures import describe_failures, failure_of
+from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.ray_cluster import ray_cluster
+from thalweg_cluster.reporting.closing import print_closing
+from thalweg_cluster.reporting.files import RunFolder
+from thalweg_cluster.reporting.progress import progress_view
+from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.server.spec import RunResult
+from thalweg_proto.job import job_to_toml
+
+WATCH_S = 0.25
+STOP_S = 30.0
+EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
+
+
+def train(preparation: Preparation, out: Path, console: Console) -> int:
+    """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
+
+    Raises InputError where the Ray cluster does not take the job; nothing was started then.
+    """
+    began = perf_counter()
+    job = preparation.job
+    # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
+    with ray_cluster(job.cluster.workers) as warning, interruptible():
+        if warning is not None:
+            console.print(f"[yellow]warning[/] {warning}", highlight=False)
+        folder = RunFolder(out)
+        folder.write_job(job_to_toml(job))
+        run = start(preparation)
+        try:
+            result, error = _watched(run, preparation, folder, console)
+            if result is not None:
+                folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
+        finally:
+            run.close()
+    summary = summarise(
+        result,
+        error,
+        parameters=preparation.layout.parameters,
+        workers=job.cluster.workers,
+        batch_size=preparation.lengths.batch_size,
+        wall_s=perf_counter() - began,
+    )
+    folder.write_summary(summary)
+    print_closing(console, summary, str(folder.path))
+    return EXIT_STATUS[summary["state"]]
+
+
+def _watched(
+    run: Run, preparation: Preparation, folder: RunFolder, console: Console
+) -> tuple[RunResult | None, str | None]:
+    """Shows the run to its end. Returns what it came to, None where the server died, and what went wrong, or None."""
+    try:
+        try:
+            port = ray.get(run.opened)
+            console.print(f"metrics at http://127.0.0.1:{port}/metrics", highlight=False)
+            _show(run, preparation, folder, console)
+        except KeyboardInterrupt:
+            console.print("interrupted: stopping, and keeping the results so far", highlight=False)
+            run.server.stop.remote()
+        result: RunResult = ray.get(run.served, timeout=STOP_S)
+    except GetTimeoutError:
+        return None, f"the server did not stop within {STOP_S:.0f} s"
+    except RayError as error:
+        return None, describe_failures({}, server=f"the server failed: {failure_of(error)}")
+    return result, _cause(run, result)
+
+
+def _show(run: Run, preparation: Preparation, folder: RunFolder, console: Console) -> None:
+    """Follows the run until the server is done; a worker that fails stops it."""
+    rows_seen = 0
+    lengths = preparation.lengths
+    with progress_view(console, steps=lengths.steps, workers=preparation.job.cluster.workers) as view:
+        running = True
+        while running:
+            snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
+            rows_seen += len(snapshot.rows)
+            folder.append_rows(snapshot.rows)
+            view.show(snapshot)
+            running = snapshot.running
+            ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=0)
+            if running and any(failure_of_ref(ref) for ref in ended):
+                run.server.stop.remote()
+
+
+def _cause(run: Run, result: RunResult) -> str | None:
+    """What went wrong, the workers' own words first: that a connection closed is only its consequence."""
+    ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=STOP_S if result.error else 0)
+    failures = {rank: failure_of_ref(ref) for rank, ref in enumerate(run.workers) if ref in ended}
+    said = {rank: failure for rank, failure in failures.items() if failure is not None}
+    return describe_failures(said, server=result.error, step=result.steps)
+
+
+def failure_of_ref(ref: Any) -> str | None:
+    """What a finished task raised, in words; None where it went well."""
+    try:
+        ray.get(ref)
+    except RayError as error:
+        return failure_of(error)
+    return None
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM does what Ctrl-C does: it raises KeyboardInterrupt."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,88 @@
+"""The Prometheus metrics of a server, made from its telemetry when they are scraped.
+
+Names follow the Prometheus conventions: prefix `thalweg_`, base units, `_total` on counters. No label has values that
+grow without bound: phases, results, states and directions are fixed sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from thalweg_cluster.consistency import Verdict
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Telemetry
+
+_GAUGES = (
+    ("loss", "Mean loss over the batch of the newest step.", "loss"),
+    ("learning_rate", "Learning rate of the newest step.", "learning_rate"),
+    (
+        "gradient_norm",
+        "Euclidean norm of the summed gradient, taken with each line of metrics.jsonl.",
+        "gradient_norm",
+    ),
+    ("evaluation_loss", "Mean loss over the held-out samples.", "evaluation_loss"),
+    ("evaluation_accuracy_ratio", "Share of the held-out samples classified rightly.", "evaluation_accuracy"),
+)
+
+
+class TelemetryCollector(Collector):
+    """Turns a Telemetry into metric families, once for each scrape."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def collect(self) -> Iterator[Metric]:
+        t = self._telemetry
+        t.drain()
+        yield CounterMetricFamily("thalweg_steps", "Steps applied and published.", t.steps)
+        yield CounterMetricFamily("thalweg_samples", "Samples that went into these steps.", t.steps * t.batch_size)
+        for name, help_, attribute in _GAUGES:
+            value = getattr(t, attribute)
+            if not np.isnan(value):  # not known yet, or never for this job: no series rather than NaN
+                yield GaugeMetricFamily(f"thalweg_{name}", help_, value)
+        states = GaugeMetricFamily("thalweg_workers", "Workers by state.", labels=["state"])
+        states.add_metric(["joined"], t.joined)
+        states.add_metric(["expected"], t.workers - t.joined)
+        yield states
+        pushes = CounterMetricFamily("thalweg_pushes", "Gradient pushes by what became of them.", labels=["result"])
+        for verdict in Verdict:
+            pushes.add_metric([verdict.value], t.pushes(verdict))
+        yield pushes
+        moved = CounterMetricFamily("thalweg_exchanged_bytes", "Bytes exchanged with workers.", labels=["direction"])
+        moved.add_metric(["push"], sum(map(t.pushes, Verdict)) * t.bytes_pushed)
+        moved.add_metric(["publish"], t.steps * t.bytes_published)
+        yield moved
+        phases = HistogramMetricFamily(
+            "thalweg_step_phase_seconds", "Time of a worker's step by phase.", labels=["phase"]
+        )
+        for phase, durations in t.phases.items():
+            phases.add_metric([phase], *_histogram(durations))
+        yield phases
+        for name, help_, durations in (
+            ("step", "From one publish to the next.", t.step_durations),
+            ("apply", "Summing the gradients and applying the rule.", t.apply_durations),
+        ):
+            family = HistogramMetricFamily(f"thalweg_{name}_seconds", help_)
+            family.add_metric([], *_histogram(durations))
+            yield family
+
+
+def _histogram(durations: Durations) -> tuple[list[tuple[str, float]], float]:
+    cumulative = np.cumsum(durations.counts)
+    bounds = [*(str(bound) for bound in BUCKET_BOUNDS_S), "+Inf"]
+    return list(zip(bounds, (float(c) for c in cumulative), strict=True)), durations.sum_s
+
+
+def serve_metrics(telemetry: Telemetry, port: int, address: str = "127.0.0.1") -> int:
+    """Serves /metrics on `address`, from a thread of its own; returns the port (a free one where `port` is 0).
+
+    OSError where the port is taken.
+    """
+    registry = CollectorRegistry()
+    registry.register(TelemetryCollector(telemetry))
+    server, _ = start_http_server(port, addr=address, registry=registry)
+    return int(server.server_port)

@@ -1,0 +1,55 @@
+"""The table at the end of a run: how it went, and where the time of a step went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from thalweg_cluster.reporting.progress import describe_evaluation
+from thalweg_cluster.server.telemetry import PHASES
+
+_MEANING = {
+    "sample": "drawing the samples",
+    "compute": "forward and backward",
+    "push": "telling the server",
+    "wait": "for other workers, sum, update, publish",
+}
+
+
+def print_closing(console: Console, summary: dict[str, Any], folder: str) -> None:
+    """Prints what `summary` (summary.json) says, in a few lines."""
+    console.print(f"[bold]{summary['state']}[/]  {_headline(summary)}", highlight=False)
+    if summary["error"] is not None:
+        console.print(f"[red]{escape(summary['error'])}[/]", highlight=False, soft_wrap=True)
+    if summary["samples_per_s"]:
+        console.print(_time_split(summary["phase_ms"]))
+    if summary["weights_sha256"]:
+        console.print(f"weights sha256 {summary['weights_sha256']}", highlight=False)
+    console.print(f"written to {folder}", highlight=False, soft_wrap=True)
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    parts = [
+        f"{summary['steps']:,} steps, {summary['samples']:,} samples in {summary['train_s']:.1f} s",
+        f"{summary['samples_per_s']:,.0f} samples/s, step {summary['step_ms']['p50']:.2f} ms (median)",
+    ]
+    if summary["train_loss"] is not None:
+        parts.append(f"loss {summary['train_loss']:.4f}")
+    if summary["eval"] is not None:
+        parts.append(describe_evaluation(summary["eval"]))
+    return "\n".join(parts)
+
+
+def _time_split(phase_ms: dict[str, float]) -> Table:
+    table = Table(title="a worker's step, mean", title_justify="left")
+    table.add_column("phase")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("what")
+    whole = sum(phase_ms.values()) or 1.0
+    for phase in PHASES:
+        table.add_row(phase, f"{phase_ms[phase]:.3f}", f"{100 * phase_ms[phase] / whole:.0f} %", _MEANING[phase])
+    return table

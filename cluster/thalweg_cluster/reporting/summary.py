@@ -1,0 +1,50 @@
+"""summary.json: what a run came to (DESIGN section 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thalweg_cluster.server.spec import RunResult
+
+
+def summarise(
+    result: RunResult | None,
+    error: str | None,
+    *,
+    parameters: int,
+    workers: int,
+    batch_size: int,
+    wall_s: float,
+) -> dict[str, Any]:
+    """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
+
+    wall_s: from the start of Ray to its end, in seconds
+    """
+    if error is not None:
+        state = "failed"
+    elif result is None or result.cancelled:
+        state = "cancelled"
+    else:
+        state = "succeeded"
+    steps = result.steps if result else 0
+    return {
+        "state": state,
+        "error": error,
+        "steps": steps,
+        "samples": steps * batch_size,
+        "parameters": parameters,
+        "workers": workers,
+        "servers": 1,
+        "hosts": 1,
+        "wall_s": wall_s,
+        "train_s": result.train_s if result else 0.0,
+        "samples_per_s": result.samples_per_s if result else 0.0,
+        "step_ms": result.step_ms if result else {"p50": 0.0, "p95": 0.0, "max": 0.0},
+        "phase_ms": result.phase_ms if result else {"sample": 0.0, "compute": 0.0, "push": 0.0, "wait": 0.0},
+        "train_loss": result.train_loss if result else None,
+        "eval": result.evaluation if result else None,
+        "weights_sha256": result.weights_sha256 if result else None,
+        "restarts": {"worker": 0, "server": 0},
+        "duplicates": result.duplicates if result else 0,
+        "staleness": {"mean": 0.0, "max": 0},
+    }

@@ -1,0 +1,144 @@
+"""What a run does from its first step to its last, with threads instead of Ray."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from thalweg_proto.errors import ServerError
+
+
+class Engine:
+    """Passes everything on to the engine it wraps; tests override what they want to go wrong."""
+
+    deterministic = True
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def gradient(self, parameters, batch, *, weight, out):
+        return self.engine.gradient(parameters, batch, weight=weight, out=out)
+
+    def evaluate(self, parameters, batch):
+        return self.engine.evaluate(parameters, batch)
+
+
+def test_it_learns_and_says_so(train_locally):
+    """60 steps on three well-separated classes: the loss falls and most held-out samples are right."""
+    run = train_locally(steps=60, eval_every=20)
+    assert (run.result.error, run.result.cancelled, run.result.steps) == (None, False, 60)
+    assert run.rows[0].train_loss > 2 * run.result.train_loss
+    assert run.result.evaluation["accuracy"] > 0.8
+    assert [row.step for row in run.rows if row.evaluation] == [20, 40, 60]
+
+
+def test_the_time_split_covers_the_step(train_locally):
+    """sample + compute + push + wait of a worker is the time of a step, evaluations left out."""
+    result = train_locally(steps=200, workers=1, microbatches=1).result
+    assert sum(result.phase_ms.values()) == pytest.approx(1e3 * result.train_s / result.steps, rel=0.2)
+
+
+def test_gradient_norms_are_taken_with_each_row(train_locally):
+    """Each line of metrics.jsonl has a finite gradient norm and the learning rate of its step."""
+    rows = train_locally(steps=30).rows
+    assert all(math.isfinite(row.gradient_norm) and row.learning_rate == 0.05 for row in rows)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(train_locally, bad):
+    """The error names step, microbatch, tensor and learning rate; the weights are those of the step before."""
+
+    class Bad(Engine):
+        def gradient(self, parameters, batch, *, weight, out):
+            loss = super().gradient(parameters, batch, weight=weight, out=out)
+            if tuple(batch.key[1:]) == (5, 2):
+                sorted(out.items())[-1][1].flat[1] = bad
+            return loss
+
+    run = train_locally(engine=Bad)
+    assert run.result.steps == 5
+    for part in ("step 5", "microbatch 2", f"is {bad}", "learning rate was 0.05", "Lower optimizer.learning_rate"):
+        assert part in run.result.error
+    assert all(np.isfinite(array).all() for array in run.weights.values())
+    assert run.worker_errors == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_locally):
+    """Even where the gradients are finite."""
+
+    class Bad(Engine):
+        def gradient(self, parameters, batch, *, weight, out):
+            loss = super().gradient(parameters, batch, weight=weight, out=out)
+            return math.nan if batch.key[1] == 3 else loss
+
+    run = train_locally(engine=Bad)
+    assert run.result.steps == 3
+    assert "step 3: the loss of microbatch 0 is nan" in run.result.error
+
+
+def test_a_learning_rate_far_too_large_is_told_as_such(train_locally):
+    """The run overflows within a few steps and ends with the advice, not with NaN weights."""
+    run = train_locally(schedule={"name": "constant", "learning_rate": 1e30, "warmup_steps": 0}, steps=50)
+    assert run.result.steps < 50
+    assert "learning rate was 1e+30" in run.result.error
+    assert all(np.isfinite(array).all() for array in run.weights.values())
+
+
+def test_a_worker_that_raises_ends_the_run_for_all(train_locally):
+    """The server says who is gone; the others stop without an error of their own."""
+
+    class Bad(Engine):
+        def gradient(self, parameters, batch, *, weight, out):
+            if tuple(batch.key[1:]) == (4, 3):
+                raise RuntimeError("boom")
+            return super().gradient(parameters, batch, weight=weight, out=out)
+
+    run = train_locally(engine=Bad)
+    assert run.result.steps == 4
+    assert "worker 1 is gone" in run.result.error
+    assert [str(error) for error in run.worker_errors] == ["boom"]
+
+
+def test_dropout_follows_from_step_and_microbatch(train_locally):
+    """A model with something random in it gives the same bits for any number of workers, too."""
+    model = {"use": "mlp", "options": {"hidden": [8], "dropout": 0.5}}
+    one, three = (train_locally(workers=workers, model=model).result for workers in (1, 3))
+    assert one.weights_sha256 == three.weights_sha256
+    assert one.weights_sha256 != train_locally().result.weights_sha256
+
+
+def test_nothing_is_left_in_shared_memory(train_locally):
+    """Names in /dev/shm, open descriptors and threads are those from before."""
+    import os
+
+    train_locally()  # warms up what stays for the process
+    before = (set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd")), threading.active_count())
+    train_locally()
+    assert (set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+
+
+def test_a_stop_in_the_middle_of_a_step_is_no_error(train_locally):
+    """However far each worker is when the run is stopped, it ends as cancelled, with the last whole version."""
+    for step in range(2, 12):
+
+        class Stopping(Engine):
+            def gradient(self, parameters, batch, *, weight, out, at=step):
+                if tuple(batch.key[1:]) == (at, 0):
+                    train_locally.server.stop()
+                return super().gradient(parameters, batch, weight=weight, out=out)
+
+        run = train_locally(engine=Stopping, steps=50)
+        assert (run.result.error, run.result.cancelled, run.worker_errors) == (None, True, [])
+        assert run.result.steps in (step, step + 1)
+
+
+def test_a_worker_with_no_server_says_so():
+    """The error names the rank and the address."""
+    from thalweg_proto.layout import Layout
+    from thalweg_worker.exchange import Exchange
+
+    with pytest.raises(ServerError, match="worker 3: no server listens at 'thalweg-nowhere'"):
+        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}))

@@ -1,0 +1,119 @@
+"""Scenarios run the command as a person would type it, as a subprocess, on real Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+THALWEG = [sys.executable, "-m", "thalweg_cluster.cli"]
+CPUS = 4
+
+DIGITS = """
+name = "digits"
+[data]
+train = "digits"
+[model]
+use = "mlp"
+hidden = [32]
+[train]
+steps = 60
+batch_size = 64
+eval_every = 30
+[optimizer]
+rule = "momentum"
+learning_rate = 0.05
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended, and what it left."""
+
+    status: int
+    output: str
+    folder: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """A Ray cluster of 4 CPUs that is there already, with token authentication as `ray start` turns it on."""
+    with contextlib.ExitStack() as stack:
+        # Short: Ray's sockets lie in it, and their paths have at most 107 bytes.
+        folder = tempfile.mkdtemp(prefix="thw")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        address = f"127.0.0.1:{port}"
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+            f"--port={port}", f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={folder}",
+            "--disable-usage-stats",
+        ]  # fmt: skip
+        head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+        stack.callback(head.wait)
+        stack.callback(head.terminate)
+        lines = []
+        for line in head.stdout:  # ends when the head dies
+            lines.append(line)
+            if "--block" in line or "Ray runtime started" in line:
+                break
+        assert head.poll() is None, "".join(lines)
+        yield address
+        head.stdout.close()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without a cluster of its caller's, and `more`."""
+    own = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    return own | {"RAY_AUTH_MODE": "token"} | more
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A job file: a small network on digits."""
+    file = tmp_path / "digits.toml"
+    file.write_text(DIGITS)
+    return file
+
+
+@pytest.fixture
+def train(ray_address: str, job: Path, tmp_path: Path) -> Callable[..., Finished]:
+    """`train("train.steps=5", file=...)` runs the job on the cluster that is there, to its end."""
+
+    def run(*overrides: str, file: Path = job, out: str = "out", cwd: Path | None = None) -> Finished:
+        folder = tmp_path / out
+        sets = [part for override in overrides for part in ("--set", override)]
+        done = subprocess.run(
+            [*THALWEG, "train", str(file), *sets, "--out", str(folder)],
+            env=environment(RAY_ADDRESS=ray_address),
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, folder)
+
+    return run

@@ -1,0 +1,70 @@
+"""The README tells the truth: its commands run, its files are the files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.scenarios.conftest import REPOSITORY, environment
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for language, text in BLOCKS
+    if not language
+    for line in text.splitlines()
+    if line.startswith(("thalweg ", "make "))
+]
+
+
+def test_every_command_is_known_to_this_test():
+    """`make` targets exist, and the rest is `thalweg`, which the next test runs; .ci/run runs `make train`."""
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    made = [command.split()[1] for command in COMMANDS if command.startswith("make ")]
+    assert {"train", "test", "bench"} <= set(made) <= set(targets)
+    assert "make train" in (REPOSITORY / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("thalweg ")])
+def test_commands_of_the_readme_run(command, ray_address, tmp_path):
+    """Each command ends with status 0, from the repository's folder, as the README's reader would run it."""
+    words = command.replace("/tmp/digits", str(tmp_path / "digits")).split()
+    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "thalweg_cluster.cli", *words[1:], *out],
+        cwd=REPOSITORY, env=environment(RAY_ADDRESS=ray_address), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "succeeded" in done.stdout
+
+
+def test_the_job_shown_is_the_job_that_make_train_runs():
+    """The README's job file and cluster/jobs/digits.toml say the same."""
+    from thalweg_proto.job.loading import _toml
+
+    [shown] = [text for language, text in BLOCKS if language == "toml"]
+    assert _toml.loads(shown) == _toml.loads((REPOSITORY / "cluster/jobs/digits.toml").read_text())
+
+
+def test_the_model_shown_is_the_model_that_runs():
+    """The README's model is cluster/jobs/my_model.py to the letter."""
+    [shown] = [text for language, text in BLOCKS if language == "python" and "def build" in text]
+    assert shown in Path(REPOSITORY, "cluster/jobs/my_model.py").read_text()
+
+
+def test_python_shown_runs():
+    """The other snippets run by themselves."""
+    for language, text in BLOCKS:
+        if language == "python" and "def build" not in text:
+            exec(compile(text, "README.md", "exec"), {})
+
+
+def test_links_lead_somewhere():
+    """Every relative link of the README names a file or folder that is there."""
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (REPOSITORY / link).exists()] == []

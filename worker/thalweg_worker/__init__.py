@@ -1,0 +1,1 @@
+"""The worker: sample, forward, backward, push."""

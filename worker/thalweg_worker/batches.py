@@ -1,0 +1,80 @@
+"""The sample phase: from (step, microbatch) to a Batch in buffers that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_worker.batch import Batch
+from thalweg_worker.datasets import Dataset
+from thalweg_worker.datasets.dataset import target_dtype
+from thalweg_worker.sampler import Sampler, SampleStream
+
+EVALUATION_CHUNK = 512
+"""Samples in a held-out chunk. Fixed, so that the evaluation has the same bits for any number of workers."""
+
+
+class BatchSource:
+    """Draws the microbatches of one worker.
+
+    A returned batch is valid until the next call of `draw` or `prepare`.
+    """
+
+    def __init__(self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int]) -> None:
+        self._dataset = dataset
+        self._sampler = sampler
+        self._stream = SampleStream(sampler, microbatches)
+        self._buffers: dict[int, Batch] = {}
+        self._prepared: tuple[int, int] | None = None
+
+    def draw(self, step: int, microbatch: int) -> Batch:
+        """The samples of microbatch `microbatch` of step `step`."""
+        if self._prepared != (step, microbatch):
+            self.prepare(step, microbatch)
+        self._prepared = None
+        return self._buffers[self._sampler.size(microbatch)]
+
+    def prepare(self, step: int, microbatch: int) -> None:
+        """Gathers the samples now that the next `draw` will ask for: while others still compute, it costs no time."""
+        batch = self._buffer(self._sampler.size(microbatch))
+        self._dataset.take(self._stream.indices(step, microbatch), batch.x, batch.y)
+        assert batch.key is not None
+        batch.key[1:] = step, microbatch
+        self._prepared = (step, microbatch)
+
+    def _buffer(self, samples: int) -> Batch:
+        if samples not in self._buffers:
+            key = np.array([self._sampler.seed, 0, 0], dtype=np.uint64)
+            self._buffers[samples] = empty_batch(self._dataset, samples, key)
+        return self._buffers[samples]
+
+
+def evaluation_chunks(samples: int) -> int:
+    """Into how many chunks a held-out set of `samples` samples is cut."""
+    return -(-samples // EVALUATION_CHUNK)
+
+
+def evaluation_batch(dataset: Dataset, chunk: int) -> Batch:
+    """Chunk `chunk` of a held-out set, in its own order."""
+    begin = chunk * EVALUATION_CHUNK
+    end = min(begin + EVALUATION_CHUNK, len(dataset))
+    batch = empty_batch(dataset, end - begin, None)
+    dataset.take(np.arange(begin, end, dtype=np.int64), batch.x, batch.y)
+    return batch
+
+
+def first_batch(dataset: Dataset, samples: int = 4) -> Batch:
+    """The first few samples, with a key, as a training batch: to try a model on before it is trained."""
+    samples = min(samples, len(dataset))
+    batch = empty_batch(dataset, samples, np.zeros(3, dtype=np.uint64))
+    dataset.take(np.arange(samples, dtype=np.int64), batch.x, batch.y)
+    return batch
+
+
+def empty_batch(dataset: Dataset, samples: int, key: NDArray[np.uint64] | None) -> Batch:
+    """Room for `samples` samples of `dataset`."""
+    spec = dataset.spec
+    x = np.empty((samples, *spec.input_shape), dtype=spec.input_dtype)
+    return Batch(x, np.empty((samples, *spec.target_shape), dtype=target_dtype(spec)), key)

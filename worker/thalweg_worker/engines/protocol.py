@@ -1,0 +1,42 @@
+"""What the step loop asks of a gradient engine."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_worker.batch import Batch
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class Evaluation(NamedTuple):
+    """loss_sum: sum of the losses of the samples; correct: rightly classified ones, -1 where that says nothing."""
+
+    loss_sum: float
+    correct: int
+
+
+class GradientEngine(Protocol):
+    """Evaluates the loss of one microbatch and its gradient.
+
+    deterministic: whether the same microbatch gives the same bits each time, which exactness stands on
+    """
+
+    deterministic: bool
+
+    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> float:
+        """The mean loss of `batch`; `weight` times its gradient is written into `out`.
+
+        parameters: by name, float32, read in place and never written
+        weight:     samples of this microbatch / samples of the batch, so that the sum over all microbatches is the
+                    gradient of the mean over the batch
+        out:        the names and shapes of `parameters`; every element is written
+        """
+        ...
+
+    def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
+        """Loss and hits of `batch`, without a gradient and without anything random."""
+        ...
