@@ -55,8 +55,8 @@ class SumPlan:
 def sum_plan(leaves: tuple[Range, ...]) -> SumPlan:
     """The plan that sums `leaves`, which must be whole nodes, adjacent and ascending, and cover one whole node.
 
-    `sum_plan(microbatch_leaves(V))` is the whole tree; `sum_plan(((0, 4), (4, 6), (6, 7)))` goes on from three sums that
-    hosts handed on. Raises ValueError where a leaf is no node of the tree over the range that the leaves cover.
+    `sum_plan(microbatch_leaves(V))` is the whole tree; `sum_plan(((0, 4), (4, 6), (6, 7)))` goes on from three sums
+    that hosts handed on. Raises ValueError where a leaf is no node of the tree over the range that the leaves cover.
     """
     if not leaves:
         raise ValueError("there is no sum over no microbatches")
@@ -95,7 +95,7 @@ def tree_sum(
     out: NDArray[np.float32],
     scratch: Sequence[NDArray[np.float32]],
 ) -> None:
-    """Sums `blocks` (one for each leaf of `plan`, float32, (n,) each; only read) into `out` (n,) in the order of `plan`.
+    """Sums `blocks` (one for each leaf of `plan`, float32 (n,); only read) into `out` (n,) in the order of `plan`.
 
     `scratch`: at least `plan.scratch` arrays of (n,), overwritten. Nothing is allocated. `out` and `scratch` must not
     overlap each other or `blocks`.

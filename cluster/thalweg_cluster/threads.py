@@ -52,7 +52,12 @@ class Threads:
     def _serve(self, index: int) -> None:
         with np.errstate(all="ignore"):
             while (task := self._tasks[index - 1].get()) is not None:
-                try:
-                    self._done.put((index, task(index), None))
-                except BaseException as error:
-                    self._done.put((index, None, error))
+                self._done.put((index, *_outcome(task, index)))
+
+
+def _outcome(task: Callable[[int], Any], index: int) -> tuple[Any, BaseException | None]:
+    """What the task returned, or what it raised."""
+    try:
+        return task(index), None
+    except BaseException as error:
+        return None, error

@@ -86,7 +86,7 @@ class UpdatePass:
         self._threads = Threads(count)
         bounds = [len(self._blocks) * i // count for i in range(count + 1)]
         self._shares = [range(bounds[i], bounds[i + 1]) for i in range(count)]
-        # The sum, the inner sums of the tree, and what the rule computes in; not used at the same time, but for the sum.
+        # The sum; then what the inner sums of the tree, and after them the rule, are computed in.
         self._scratch = [
             np.empty((1 + max(rule.scratch, self._plan.scratch), BLOCK), dtype=np.float32) for _ in range(count)
         ]

@@ -34,12 +34,11 @@ def door():
     heard: list[object] = []
 
     def listen() -> None:
-        while not door.interrupted:
-            try:
+        try:
+            while not door.interrupted:
                 heard.extend(door.receive())
-            except WorkerError as error:
-                heard.append(error)
-                return
+        except WorkerError as error:
+            heard.append(error)
 
     thread = threading.Thread(target=listen)
     thread.start()

@@ -20,7 +20,7 @@ class Adagrad(Rule):
         p = p - rate_t * g / (sqrt(s) + eps)
 
     The slot `sum` is s. Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html;
-    Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization", JMLR 12, 2011.
+    Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic optimization", JMLR 2011.
     """
 
     lr_decay: float = 0.0

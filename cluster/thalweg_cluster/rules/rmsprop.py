@@ -21,8 +21,8 @@ class RMSProp(Rule):
         momentum = 0:  p = p - learning_rate * g / d
         momentum > 0:  b = momentum * b + g / d;  p = p - learning_rate * b
 
-    The slots `square_avg`, `grad_avg` (centered only) and `momentum_buffer` (momentum > 0 only) are v, a and b; all start
-    at 0. The max is ours: rounding can push v - a * a below 0, where torch's root is NaN.
+    The slots `square_avg`, `grad_avg` (centered only) and `momentum_buffer` (momentum > 0 only) are v, a and b; all
+    start at 0. The max is ours: rounding can push v - a * a below 0, where torch's root is NaN.
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html; Tieleman and Hinton, "Lecture 6.5",
     Coursera 2012; centered: Graves, "Generating sequences with recurrent neural networks", arXiv:1308.0850, 2013.
     """
@@ -67,7 +67,7 @@ class RMSProp(Rule):
                 np.add(grad_avg, work, grad_avg)
                 np.multiply(grad_avg, grad_avg, work)
                 np.subtract(square_avg, work, work)
-                np.maximum(work, zero, work)  # NaN stays NaN
+                np.maximum(work, zero, out=work)  # NaN stays NaN
                 np.sqrt(work, work)
             else:
                 np.sqrt(square_avg, work)
