@@ -17,7 +17,7 @@ test: $(VENV)/.dev    ## all tests but the opt-in ones
 	$(BIN)/pytest
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
-	$(BIN)/python tests/benchmarks/compare.py --json bench.json
+	$(BIN)/python -m tests.benchmarks.compare --json bench.json
 
 compare: $(VENV)/.compare  ## the opt-in comparisons with PyTorch and JAX
 	$(BIN)/pytest -m compare

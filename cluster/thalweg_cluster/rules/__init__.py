@@ -29,7 +29,7 @@ RULES: Mapping[str, Callable[..., Rule]] = {
 
 
 def make_rule(name: str, options: Mapping[str, Any]) -> Rule:
-    """The rule `name` with its options as in the job file; `learning_rate` among them is the schedule's, not the rule's.
+    """The rule `name` with its options as in the job file; `learning_rate` among them is the schedule's.
 
     KeyError for a name that is none, TypeError for an option that the rule does not take: the job file's reader has
     refused both before.

@@ -8,8 +8,8 @@ The rules
  3. Applying it allocates nothing and computes element by element in float32, so the result does not depend on how the
     vector is cut into blocks.
  4. NaN or infinity in the gradient or in a slot becomes NaN or infinity in the new parameter, so that the new
-    parameters alone tell whether a step is sound. An infinite denominator is the exception: g / inf = 0 freezes the parameter and
-    hides the infinity. Slots that can do so are marked `hides`, and the update pass checks them too.
+    parameters alone tell whether a step is sound. An infinite denominator is the exception: g / inf = 0 freezes
+    the parameter and hides the infinity. Slots that can do so are marked `hides`, and the update pass checks them too.
  5. Formulas, initial state and the place of epsilon are those of torch.optim. Where the same value can be had with
     fewer passes over memory it is: float32 results agree with torch.optim to 1e-5, not to the bit.
 """
