@@ -23,12 +23,12 @@ from thalweg_cluster.rules import Block, BlockUpdate, Rule
 from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum, tree_sum_scalars
 from thalweg_cluster.threads import Threads
 
-BLOCK = 32 * 1024
-"""Elements of a block: 128 KB for each array. Long enough that the calls do not count, short enough for the cache."""
+BLOCK = 64 * 1024
+"""Elements of a block: 256 KB for each array. Long enough that the calls do not count, short enough for the cache."""
 CHUNK = 8 * 1024
 """Elements over which a sum of squares runs in float32; the sums of the chunks are added in float64."""
-ALONE = 64 * 1024
-"""Up to so many elements, one thread is done before a second one has woken up."""
+ALONE = 1024 * 1024
+"""Up to so many elements, one thread is quicker: two hand the interpreter to and fro between NumPy's calls."""
 
 
 @dataclass(frozen=True)

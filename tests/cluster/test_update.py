@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from thalweg_cluster.rules import make_rule
-from thalweg_cluster.update import ALONE, BLOCK, UpdatePass, all_finite, sum_of_squares
+from thalweg_cluster.update import BLOCK, UpdatePass, all_finite, sum_of_squares
 
-SIZE = 2 * ALONE + BLOCK + 48  # several blocks, the last one not full, and enough for two threads
+SIZE = 3 * BLOCK + 48  # several blocks, the last one not full
+
+
+@pytest.fixture(autouse=True)
+def _threads_for_small_shards(monkeypatch):
+    """As many threads as are asked for, also where one would be quicker."""
+    monkeypatch.setattr("thalweg_cluster.update.ALONE", 0)
 
 
 class Shard:
