@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Telemetry
 
 _GAUGES = (
@@ -36,8 +35,12 @@ class TelemetryCollector(Collector):
         self._telemetry = telemetry
 
     def collect(self) -> Iterator[Metric]:
-        t = self._telemetry
-        t.drain()
+        with self._telemetry.lock:
+            families = list(self._families(self._telemetry))
+        yield from families
+
+    @staticmethod
+    def _families(t: Telemetry) -> Iterator[Metric]:
         yield CounterMetricFamily("thalweg_steps", "Steps applied and published.", t.steps)
         yield CounterMetricFamily("thalweg_samples", "Samples that went into these steps.", t.steps * t.batch_size)
         for name, help_, attribute in _GAUGES:
@@ -49,11 +52,10 @@ class TelemetryCollector(Collector):
         states.add_metric(["expected"], t.workers - t.joined)
         yield states
         pushes = CounterMetricFamily("thalweg_pushes", "Gradient pushes by what became of them.", labels=["result"])
-        for verdict in Verdict:
-            pushes.add_metric([verdict.value], t.pushes(verdict))
+        pushes.add_metric(["accepted"], t.pushes)
         yield pushes
         moved = CounterMetricFamily("thalweg_exchanged_bytes", "Bytes exchanged with workers.", labels=["direction"])
-        moved.add_metric(["push"], sum(map(t.pushes, Verdict)) * t.bytes_pushed)
+        moved.add_metric(["push"], t.pushes * t.bytes_pushed)
         moved.add_metric(["publish"], t.steps * t.bytes_published)
         yield moved
         phases = HistogramMetricFamily(
@@ -64,7 +66,7 @@ class TelemetryCollector(Collector):
         yield phases
         for name, help_, durations in (
             ("step", "From one publish to the next.", t.step_durations),
-            ("apply", "Summing the gradients and applying the rule.", t.apply_durations),
+            ("apply", "A worker's share of summing the gradients and applying the rule.", t.apply_durations),
         ):
             family = HistogramMetricFamily(f"thalweg_{name}_seconds", help_)
             family.add_metric([], *_histogram(durations))

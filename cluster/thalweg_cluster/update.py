@@ -2,149 +2,163 @@
 
 Rules:
   - The flat vector is cut into blocks that stay in a core's cache. For each block: add the V gradients up along the
-    tree, apply the rule, write the new parameters, look whether they are finite; then the next block. So each number
-    is fetched from memory once.
+    tree, apply the rule, look whether the new parameters are finite; then the next block. So each number is fetched
+    from memory once.
+  - All of it happens in the place of microbatch 0's gradient, which becomes the next version: no line of memory is
+    fetched only to be overwritten.
   - Everything is elementwise, or summed over chunks of a fixed size in a fixed order. So the bits depend neither on the
-    number of threads nor on where a shard begins, as long as it begins at a chunk.
+    number of processes and threads nor on where the share of one begins, as long as it begins at a chunk.
   - Nothing is allocated, and no view is made, after the first step.
-  - Clipping needs the norm of the whole gradient before the first parameter changes: then, and only then, the
-    gradients are summed twice, first for the norm alone.
+  - Clipping needs the norm of the whole gradient before the first parameter changes: then `measure` sums first, in
+    place, and `apply` goes on from there once the norm is known.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.rules import Block, BlockUpdate, Rule
-from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum, tree_sum_scalars
+from thalweg_cluster.rules.rule import scalar
+from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum
 from thalweg_cluster.threads import Threads
+from thalweg_proto.shared_memory import CHUNK, VERSION_ROWS, MemoryPlan, Vectors
 
-BLOCK = 64 * 1024
+BLOCK = 8 * CHUNK
 """Elements of a block: 256 KB for each array. Long enough that the calls do not count, short enough for the cache."""
-CHUNK = 8 * 1024
-"""Elements over which a sum of squares runs in float32; the sums of the chunks are added in float64."""
 ALONE = 1024 * 1024
 """Up to so many elements, one thread is quicker: two hand the interpreter to and fro between NumPy's calls."""
 
 
-@dataclass(frozen=True)
-class UpdateResult:
-    """finite: whether every new parameter is; gradient_norm: of the summed gradient before clipping, where asked."""
-
-    finite: bool
-    gradient_norm: float | None
-
-
+@dataclass(frozen=True, eq=False)
 class _Views:
-    """Views of one block of every array, made once."""
+    """Views of one block, made once.
 
-    def __init__(
-        self, begin: int, end: int, parameters: Block, gradients: Block, state: list[Block], hiding: list[Block]
-    ) -> None:
-        cut = slice(begin, end)
-        self.size = end - begin
-        self.versions = (parameters[0, cut], parameters[1, cut])
-        self.gradients = [gradient[cut] for gradient in gradients]
-        self.state = [slot[cut] for slot in state]
-        self.hiding = [slot[cut] for slot in hiding]
+    versions: rows that versions take turns in; others: the gradients of microbatches 1 .. V-1
+    chunks:   which chunks the block is
+    """
+
+    chunks: range
+    versions: list[Block]
+    others: list[Block]
+    state: list[Block]
+    hiding: list[Block]
+    scratch: list[Block]
 
 
 class UpdatePass:
-    """The arithmetic of one shard.
+    """The arithmetic on a share of the flat vector.
 
-    parameters: (2, size); version t in row t % 2
-    gradients:  (V, size), one row for each microbatch; only read
-    clip_norm:  the largest norm of the summed gradient, longer ones are shortened to it; 0: off
-                (torch.nn.utils.clip_grad_norm_)
+    vectors: all rows; version t of the share becomes version t + 1
+    chunks:  the share
+    squares: (chunks of the whole,) float64: where the sums of squares of the summed gradient are put
     """
 
     def __init__(
         self,
-        *,
-        parameters: NDArray[np.float32],
-        gradients: NDArray[np.float32],
+        plan: MemoryPlan,
+        vectors: Vectors,
         rule: Rule,
-        clip_norm: float = 0.0,
+        *,
+        chunks: range,
+        squares: NDArray[np.float64],
         threads: int = 1,
     ) -> None:
-        size = parameters.shape[1]
         self._rule = rule
-        self._clip_norm = clip_norm
-        self.slots = {slot.name: np.full(size, slot.initial_value, dtype=np.float32) for slot in rule.slots}
-        state = list(self.slots.values())
-        hiding = [self.slots[slot.name] for slot in rule.slots if slot.hides]
-        self._blocks = [
-            _Views(begin, min(begin + BLOCK, size), parameters, gradients, state, hiding)
-            for begin in range(0, size, BLOCK)
-        ]
-        self._plan = sum_plan(microbatch_leaves(len(gradients)))
-        count = max(1, min(threads, len(self._blocks))) if size > ALONE else 1
+        self._squares = squares
+        self._sum = sum_plan(microbatch_leaves(plan.microbatches))
+        alone = len(chunks) * CHUNK <= ALONE
+        count = 1 if alone else max(1, min(threads, len(chunks)))
         self._threads = Threads(count)
-        bounds = [len(self._blocks) * i // count for i in range(count + 1)]
-        self._shares = [range(bounds[i], bounds[i + 1]) for i in range(count)]
-        # The sum; then what the inner sums of the tree, and after them the rule, are computed in.
-        self._scratch = [
-            np.empty((1 + max(rule.scratch, self._plan.scratch), BLOCK), dtype=np.float32) for _ in range(count)
-        ]
-        self._squares = [0.0] * len(self._blocks)
+        bounds = [chunks.start + len(chunks) * i // count for i in range(count + 1)]
+        self._shares = [
+            list(self._views(plan, vectors, range(bounds[i], bounds[i + 1]))) for i in range(count)
+        ]  # one for each thread
 
-    def run(self, *, step: int, learning_rate: float, want_norm: bool = False) -> UpdateResult:
-        """Makes version `step + 1` from version `step` and the gradients.
+    def _views(self, plan: MemoryPlan, vectors: Vectors, chunks: range) -> Iterator[_Views]:
+        needed = max(self._rule.scratch, self._sum.scratch)
+        scratch = np.empty((needed, BLOCK), dtype=np.float32)
+        for first in range(chunks.start, chunks.stop, BLOCK // CHUNK):
+            last = min(first + BLOCK // CHUNK, chunks.stop)
+            cut = slice(first * CHUNK, min(last * CHUNK, plan.size))
+            state = [slot[cut] for slot in vectors.state]
+            yield _Views(
+                chunks=range(first, last),
+                # The row of version t + 1 is that of microbatch 0's gradient for step t.
+                versions=[vectors.gradient(row - 1, 0)[cut] for row in range(VERSION_ROWS)],
+                others=[vectors.gradient(0, m)[cut] for m in range(1, plan.microbatches)],
+                state=state,
+                hiding=[array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides],
+                scratch=[array[: cut.stop - cut.start] for array in scratch],
+            )
 
-        Where the result is not finite, the new version and the state are of no use and must not be published.
+    def measure(self, step: int) -> None:
+        """Sums the gradients of step `step`, and notes the squares of the sum; before `apply(..., summed=True)`."""
+
+        def task(thread: int) -> None:
+            for views in self._shares[thread]:
+                summed = views.versions[(step + 1) % VERSION_ROWS]
+                tree_sum(self._sum, [summed, *views.others], views.scratch)
+                self._note_squares(views, summed)
+
+        self._threads.run(task)
+
+    def apply(
+        self,
+        step: int,
+        learning_rate: float,
+        *,
+        summed: bool = False,
+        factor: float | None = None,
+        note_squares: bool = False,
+    ) -> bool:
+        """Makes version `step + 1` of the share; whether all of it is finite. If not, it must not be published.
+
+        summed:       `measure` has summed the gradients already
+        factor:       what the sum is multiplied by before the rule is applied
+        note_squares: of the sum, before it is multiplied
         """
         update = self._rule.block_update(step, learning_rate)
-        factor = None
-        if self._clip_norm:
-            self._threads.run(self._square_share)
-            norm = self._norm()
-            # A norm that is not finite shortens nothing: the pass itself will find what is not finite.
-            if self._clip_norm < norm < math.inf:
-                factor = np.array(self._clip_norm / (norm + 1e-6), dtype=np.float32)
-        want_squares = want_norm and not self._clip_norm
-        finite = self._threads.run(lambda share: self._update_share(share, step, update, factor, want_squares))
-        return UpdateResult(all(finite), self._norm() if want_norm else None)
+        by = None if factor is None else scalar(factor)
+        return all(
+            self._threads.run(lambda thread: self._apply(self._shares[thread], step, update, summed, by, note_squares))
+        )
+
+    def _apply(
+        self,
+        share: list[_Views],
+        step: int,
+        update: BlockUpdate,
+        summed: bool,
+        factor: NDArray[np.float32] | None,
+        note_squares: bool,
+    ) -> bool:
+        old, new = step % VERSION_ROWS, (step + 1) % VERSION_ROWS
+        finite = True
+        for views in share:
+            block = views.versions[new]
+            if not summed:
+                tree_sum(self._sum, [block, *views.others], views.scratch)
+            if note_squares:
+                self._note_squares(views, block)
+            if factor is not None:
+                np.multiply(block, factor, block)
+            update(views.versions[old], block, views.state, views.scratch)
+            finite = finite and all_finite(block) and all(map(all_finite, views.hiding))
+        return finite
+
+    def _note_squares(self, views: _Views, summed: Block) -> None:
+        for i, chunk in enumerate(views.chunks):
+            part = summed[i * CHUNK : (i + 1) * CHUNK]
+            self._squares[chunk] = sum_of_squares(part)
 
     def close(self) -> None:
         """Ends the threads."""
         self._threads.close()
-
-    def _norm(self) -> float:
-        return math.sqrt(tree_sum_scalars(self._squares))
-
-    def _square_share(self, share: int) -> None:
-        """The first pass of clipping: sums each block, and keeps only the squares."""
-        scratch = self._scratch[share]
-        for index in self._shares[share]:
-            views = self._blocks[index]
-            summed, *work = scratch[:, : views.size]
-            tree_sum(self._plan, views.gradients, summed, work)
-            self._squares[index] = sum_of_squares(summed)
-
-    def _update_share(
-        self, share: int, step: int, update: BlockUpdate, factor: Block | None, want_squares: bool
-    ) -> bool:
-        old, new = step % 2, (step + 1) % 2
-        scratch = self._scratch[share]
-        summed, *work = scratch
-        finite = True
-        for index in self._shares[share]:
-            views = self._blocks[index]
-            if views.size < BLOCK:  # the last one
-                summed, *work = scratch[:, : views.size]
-            tree_sum(self._plan, views.gradients, summed, work)
-            if want_squares:
-                self._squares[index] = sum_of_squares(summed)
-            if factor is not None:
-                np.multiply(summed, factor, summed)
-            out = views.versions[new]
-            update(views.versions[old], summed, views.state, out, work)
-            finite = finite and all_finite(out) and all(map(all_finite, views.hiding))
-        return finite
 
 
 def all_finite(block: Block) -> bool:
@@ -155,8 +169,12 @@ def all_finite(block: Block) -> bool:
     return math.isfinite(np.dot(block, block)) or bool(np.isfinite(block).all())
 
 
-def sum_of_squares(block: Block) -> float:
-    """The sum of the squares of a block, chunk by chunk, in float64."""
-    return math.fsum(
-        float(np.dot(chunk, chunk)) for chunk in (block[i : i + CHUNK] for i in range(0, len(block), CHUNK))
-    )
+def sum_of_squares(chunk: Block) -> float:
+    """In float32, which is quick; in float64 where that overflows."""
+    squares = float(np.dot(chunk, chunk))
+    return squares if math.isfinite(squares) else float(np.sum(np.square(chunk, dtype=np.float64)))
+
+
+def norm(squares: NDArray[np.float64]) -> float:
+    """The Euclidean norm from the sums of squares of all chunks. fsum rounds once, so their order does not matter."""
+    return math.sqrt(math.fsum(squares))

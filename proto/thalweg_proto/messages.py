@@ -1,10 +1,11 @@
-"""What a worker and the server of its host say to each other on the hot path.
+"""What a worker and the server of its host say to each other while they train.
 
 Rules:
   - One message is one fixed record; its first byte is its kind. A datagram of the Unix SOCK_SEQPACKET socket holds one,
-    but for pushes: all those of a worker's step come in one, since each datagram wakes the server.
-  - Tensors are never in a message: they lie in shared memory. A `Push` only says which gradient slot is full, a
-    `Publish` which version of the parameters may be read.
+    but for step records: a worker keeps those of many steps and sends them together, since each datagram wakes the
+    server, which has the same cores.
+  - Tensors are never in a message: they lie in shared memory. Nor does a step wait for one: the workers meet at the
+    rendezvous (rendezvous.py) and read the board (board.py).
   - A record that cannot be read raises ProtocolError; it never raises anything else.
 """
 
@@ -14,30 +15,33 @@ import struct
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from thalweg_proto.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
-class Push(NamedTuple):
-    """Worker to server: worker `rank` has put the gradient of `microbatch` for `step` into its slot.
+class StepRecord(NamedTuple):
+    """Worker to server: how step `step` went for worker `rank`, which pushed `microbatches` gradients in it.
 
-    loss:     the microbatch's mean loss
-    *_s:      seconds that this worker spent since its last message: drawing samples, in forward and backward,
-              sending, and waiting for the server
+    loss, gradient_norm, published_s: of the whole step, as on the board
+    *_s: seconds of the worker's step: drawing samples, forward and backward, saying that the gradients are there, and
+         from then until the next version is there; `apply_s` of that: the worker's share of sum and update
     """
 
     rank: int
-    generation: int
+    microbatches: int
     step: int
-    microbatch: int
     loss: float
+    gradient_norm: float
+    published_s: float
     sample_s: float
     compute_s: float
     push_s: float
     wait_s: float
+    apply_s: float
 
 
 class Evaluated(NamedTuple):
@@ -54,42 +58,37 @@ class Evaluated(NamedTuple):
     loss_sum: float
 
 
-class Publish(NamedTuple):
-    """Server to worker: version `version` is whole and may be read, until version + 2 is written.
+class Left(NamedTuple):
+    """Worker to server: this worker trains no more; the board says why. Its last message."""
 
-    train:    compute the gradients of step `version`
-    evaluate: first evaluate the held-out set with it
-    """
 
-    generation: int
-    version: int
-    train: bool
-    evaluate: bool
+class Begin(NamedTuple):
+    """Server to worker: all have joined, and the board holds version 0."""
 
 
 class Stop(NamedTuple):
-    """Server to worker: there is nothing more to do."""
+    """Server to worker: the run is over, whatever you do."""
 
 
-_PUSH = struct.Struct("<BxHIQQ5d")
+_STEP = struct.Struct("<BxHIQ8d")
 _EVALUATED = struct.Struct("<BxxxIQQqd")
-_PUBLISH = struct.Struct("<B??xIQQ")
-_STOP = struct.Struct("<B")
-# The same record for NumPy, so that many can be read at once.
-PUSH_DTYPE: Final = np.dtype(
+_BARE = struct.Struct("<B")
+# The step record for NumPy, so that many can be read at once.
+STEP_DTYPE: Final = np.dtype(
     {
-        "names": ["rank", "step", "sample_s", "compute_s", "push_s", "wait_s"],
-        "formats": ["<u2", "<u8", "<f8", "<f8", "<f8", "<f8"],
-        "offsets": [2, 16, 32, 40, 48, 56],
-        "itemsize": _PUSH.size,
+        "names": ["kind", "rank", "microbatches", "step", *StepRecord._fields[3:]],
+        "formats": ["u1", "<u2", "<u4", "<u8", *["<f8"] * 8],
+        "offsets": [0, 2, 4, 8, *range(16, 16 + 8 * 8, 8)],
+        "itemsize": _STEP.size,
     }
 )
-_KIND_PUSH, _KIND_EVALUATED, _KIND_PUBLISH, _KIND_STOP = 1, 2, 3, 4
+RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
+"""Step records that fit into one datagram."""
+_KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
 
 
-def pack_push(push: Push) -> bytes:
-    rank, generation, step, microbatch, *numbers = push
-    return _PUSH.pack(_KIND_PUSH, rank, microbatch, generation, step, *numbers)
+def pack_step(record: StepRecord) -> bytes:
+    return _STEP.pack(_KIND_STEP, *record)
 
 
 def pack_evaluated(message: Evaluated) -> bytes:
@@ -97,39 +96,44 @@ def pack_evaluated(message: Evaluated) -> bytes:
     return _EVALUATED.pack(_KIND_EVALUATED, chunk, version, samples, correct, loss_sum)
 
 
-def pack_publish(message: Publish) -> bytes:
-    return _PUBLISH.pack(_KIND_PUBLISH, message.train, message.evaluate, 0, message.generation, message.version)
+def pack_left() -> bytes:
+    return _BARE.pack(_KIND_LEFT)
+
+
+def pack_begin() -> bytes:
+    return _BARE.pack(_KIND_BEGIN)
 
 
 def pack_stop() -> bytes:
-    return _STOP.pack(_KIND_STOP)
+    return _BARE.pack(_KIND_STOP)
 
 
-def unpack_from_worker(record: bytes) -> list[Push] | Evaluated:
-    """The messages in a datagram of a worker. ProtocolError where `record` is none."""
+def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | Left:
+    """The messages in a datagram of a worker, step records as an array of STEP_DTYPE.
+
+    ProtocolError where `record` is none.
+    """
     kind = record[0] if record else 0
-    if kind == _KIND_PUSH and len(record) % _PUSH.size == 0:
-        pushes = []
-        for kind, rank, microbatch, generation, step, *numbers in _PUSH.iter_unpack(record):
-            if kind != _KIND_PUSH:
-                raise _unreadable("a Push after a Push", record)
-            pushes.append(Push(rank, generation, step, microbatch, *numbers))
-        return pushes
-    if kind == _KIND_EVALUATED and len(record) == _EVALUATED.size:
+    if kind == _KIND_STEP and len(record) % _STEP.size == 0:
+        records = np.frombuffer(record, dtype=STEP_DTYPE)
+        if (records["kind"] == _KIND_STEP).all():
+            return records
+    elif kind == _KIND_EVALUATED and len(record) == _EVALUATED.size:
         _, chunk, version, samples, correct, loss_sum = _EVALUATED.unpack(record)
         return Evaluated(version, chunk, samples, correct, loss_sum)
-    raise _unreadable("a Push or Evaluated", record)
+    elif kind == _KIND_LEFT and len(record) == _BARE.size:
+        return Left()
+    raise _unreadable("a StepRecord, Evaluated or Left", record)
 
 
-def unpack_from_server(record: bytes) -> Publish | Stop:
+def unpack_from_server(record: bytes) -> Begin | Stop:
     """The message of a server. ProtocolError where `record` is none."""
     kind = record[0] if record else 0
-    if kind == _KIND_PUBLISH and len(record) == _PUBLISH.size:
-        _, train, evaluate, _, generation, version = _PUBLISH.unpack(record)
-        return Publish(generation, version, train, evaluate)
-    if kind == _KIND_STOP and len(record) == _STOP.size:
+    if kind == _KIND_BEGIN and len(record) == _BARE.size:
+        return Begin()
+    if kind == _KIND_STOP and len(record) == _BARE.size:
         return Stop()
-    raise _unreadable("a Publish or Stop", record)
+    raise _unreadable("a Begin or Stop", record)
 
 
 def _unreadable(expected: str, record: bytes) -> ProtocolError:

@@ -1,9 +1,16 @@
 """The memory that the workers and the server of one host share.
 
-    parameters   2 x size float32   version t lies in buffer t % 2; the server writes, workers map it read-only
-    gradients    V x size float32   slot m belongs to whichever worker computes microbatch m
+    row 0, 1, 2          version t of the parameters lies in row t % 3,
+                         the gradient of microbatch 0 for step t in row (t + 1) % 3
+    row 3 ... V + 1      the gradients of microbatches 1 ... V - 1
+    the S rows after     the state of the update rule
+
+each of `size` float32.
 
 Rules:
+  - The next version takes the place of microbatch 0's gradient: sum and update work where that gradient lies. So its
+    cache lines are fetched once, not once to be read and a second time, elsewhere, to be overwritten.
+  - Version t is whole and stays so until version t + 2 is published; only then is its row used again.
   - A segment is a file in /dev/shm without a name (O_TMPFILE), handed over as a file descriptor. The kernel frees it
     with the last process that maps it, so neither a crash nor `kill -9` leaves anything behind, and nothing has to be
     swept up at the next start.
@@ -15,6 +22,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +31,82 @@ from thalweg_proto.errors import Problem
 
 FOLDER = "/dev/shm"
 FLOAT_BYTES = 4
+VERSION_ROWS = 3
+CHUNK = 8 * 1024
+"""Elements of a chunk: shares of the flat vector begin at a multiple of it, and norms are summed chunk by chunk."""
 
 
-def bytes_needed(size: int, microbatches: int) -> int:
-    """Bytes of shared memory for a flat vector of `size` elements: two versions and a gradient slot per microbatch."""
-    return (2 + microbatches) * size * FLOAT_BYTES
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """How much is shared on one host.
+
+    size:         elements of the flat vector, gaps counted
+    microbatches: V
+    slots:        S, state arrays of the rule
+    """
+
+    size: int
+    microbatches: int
+    slots: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of `size` float32."""
+        return VERSION_ROWS - 1 + self.microbatches + self.slots
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.rows * self.size * FLOAT_BYTES
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of the flat vector; the last one may be short."""
+        return -(-self.size // CHUNK)
 
 
-def check_room(size: int, microbatches: int, bytes_free: int) -> list[Problem]:
-    """Whether the buffers of a model of `size` elements fit into `bytes_free` bytes of /dev/shm."""
-    needed = bytes_needed(size, microbatches)
+class Vectors:
+    """The rows of one host, as arrays; see the top of this module for who lies where."""
+
+    def __init__(self, plan: MemoryPlan, fd: int) -> None:
+        """Maps the segment behind `fd`, which may be closed at once."""
+        self._rows = map_segment(fd, plan.rows, plan.size, writable=True)
+        # Mapped a second time: a version cannot be written by mistake through the arrays that engines read.
+        self._versions = map_segment(fd, VERSION_ROWS, plan.size, writable=False)
+        self._microbatches = plan.microbatches
+
+    def version(self, t: int) -> NDArray[np.float32]:
+        """Version t, shape (size,), read-only; valid until version t + 2 is published."""
+        row: NDArray[np.float32] = self._versions[t % VERSION_ROWS]
+        return row
+
+    def gradient(self, t: int, microbatch: int) -> NDArray[np.float32]:
+        """The gradient of a microbatch for step t, shape (size,); that of microbatch 0 becomes version t + 1."""
+        row = (t + 1) % VERSION_ROWS if microbatch == 0 else VERSION_ROWS - 1 + microbatch
+        gradient: NDArray[np.float32] = self._rows[row]
+        return gradient
+
+    def gradients(self, t: int) -> list[NDArray[np.float32]]:
+        """All gradients of step t, by microbatch."""
+        return [self.gradient(t, m) for m in range(self._microbatches)]
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """The rule's state, shape (slots, size)."""
+        rows: NDArray[np.float32] = self._rows[VERSION_ROWS - 1 + self._microbatches :]
+        return rows
+
+
+def check_room(plan: MemoryPlan, bytes_free: int) -> list[Problem]:
+    """Whether the buffers of `plan` fit into `bytes_free` bytes of /dev/shm."""
+    needed = plan.vector_bytes
     if needed <= bytes_free:
         return []
     return [
         Problem(
             "model",
             f"buffers that fit into {FOLDER}: {bytes_free:,} bytes are free there",
-            f"{needed:,} bytes needed (2 versions and {microbatches} microbatch gradients of {size:,} float32)",
+            f"{needed:,} bytes needed (2 versions, {plan.microbatches} microbatch gradients and {plan.slots} arrays of "
+            f"the rule's state, of {plan.size:,} float32 each)",
             "use a smaller model or fewer train.microbatches, or give the machine or container a larger /dev/shm",
         )
     ]

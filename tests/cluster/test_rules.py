@@ -35,10 +35,10 @@ def trained(name, options, parameters, gradients, learning_rate=0.1) -> tuple[np
     parameters = parameters.astype(np.float32)
     state = [np.full_like(parameters, slot.initial_value) for slot in rule.slots]
     for step, gradient in enumerate(gradients.astype(np.float32)):
-        out = np.full_like(parameters, np.nan)
+        out = gradient.copy()
         scratch = [np.full_like(parameters, np.nan) for _ in range(rule.scratch)]
         with np.errstate(all="ignore"):
-            rule.block_update(step, learning_rate)(parameters, gradient.copy(), state, out, scratch)
+            rule.block_update(step, learning_rate)(parameters, out, state, scratch)
         parameters = out
     return parameters, state
 

@@ -29,9 +29,11 @@ def blocks_of(count: int, seed: int = 0) -> list[np.ndarray]:
 
 def summed(leaves, blocks) -> np.ndarray:
     plan = sum_plan(tuple(leaves))
-    out, scratch = np.full(5, np.nan, np.float32), [np.full(5, np.nan, np.float32) for _ in range(plan.scratch)]
-    tree_sum(plan, blocks, out, scratch)
-    return out
+    scratch = [np.full(5, np.nan, np.float32) for _ in range(plan.scratch)]
+    own = [block.copy() for block in blocks]
+    tree_sum(plan, own, scratch)
+    np.testing.assert_array_equal(own[1:], blocks[1:])  # only the first is written
+    return own[0]
 
 
 def test_five_numbers_by_hand():
@@ -41,12 +43,10 @@ def test_five_numbers_by_hand():
 
 @given(COUNTS)
 def test_the_plan_agrees_with_the_definition_to_the_bit(count):
-    """Every element of the sum is that of the recursion, and no leaf is written."""
+    """Every element of the sum is that of the recursion."""
     blocks = blocks_of(count)
-    before = np.array(blocks)
     out = summed(microbatch_leaves(count), blocks)
     assert out.tolist() == [plain([block[i] for block in blocks]) for i in range(5)]
-    np.testing.assert_array_equal(blocks, before)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=64))

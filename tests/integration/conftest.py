@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec
+from thalweg_cluster.step import HostStep, StepSpec
 from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.batches import evaluation_chunks
@@ -65,7 +67,7 @@ def train_locally() -> Callable[..., LocalRun]:
         samples: int = 200,
         model: Mapping[str, Any] | None = None,
         engine: Callable[[Any], Any] = lambda engine: engine,
-        **server: Any,
+        **of_step: Any,
     ) -> LocalRun:
         x, y = three_clouds(samples + 50, seed=0)
         spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -77,11 +79,7 @@ def train_locally() -> Callable[..., LocalRun]:
         for name, view in layout.views(initial).items():
             view[...] = parameters[name]
         job_id, address = "test", f"thalweg-test-{secrets.token_hex(8)}"
-        server_spec = ServerSpec(
-            address=address,
-            job_id=job_id,
-            layout=layout,
-            workers=workers,
+        step = StepSpec(
             microbatches=microbatches,
             batch_size=batch_size,
             steps=steps,
@@ -90,7 +88,10 @@ def train_locally() -> Callable[..., LocalRun]:
             rule_options={"momentum": 0.9},
             schedule={"name": "constant", "learning_rate": 0.05, "warmup_steps": 0},
         )
-        the_server = Server(replace(server_spec, **server), initial)
+        step = replace(step, **of_step)
+        the_server = Server(
+            ServerSpec(address=address, job_id=job_id, layout=layout, workers=workers, step=step), initial
+        )
         train.server = the_server  # for tests that stop a run from outside
         sampler = Sampler(seed=0, samples=samples, batch_size=batch_size, microbatches=microbatches)
         errors: list[BaseException] = []
@@ -98,7 +99,9 @@ def train_locally() -> Callable[..., LocalRun]:
         def work(rank: int) -> None:
             the_engine = engine(NumpyEngine(source.build(spec), classify=True))
             try:
-                with Exchange(address, job_id=job_id, rank=rank, layout=layout) as exchange:
+                with Exchange(
+                    address, job_id=job_id, rank=rank, layout=layout, host_step=partial(HostStep, step)
+                ) as exchange:
                     run(exchange, the_engine, sampler, training, held_out)
             except BaseException as error:
                 errors.append(error)

@@ -20,7 +20,21 @@ class Engine:
         self.engine = engine
 
     def gradient(self, parameters, batch, *, weight, out):
-        return self.engine.gradient(parameters, batch, weight=weight, out=out)
+        compute = self.engine.gradient(parameters, batch, weight=weight, out=out)
+
+        def gradient():
+            step, microbatch = batch.key[1:].tolist()
+            self.before(step, microbatch)
+            return self.after(step, microbatch, compute(), out)
+
+        return gradient
+
+    def before(self, step, microbatch):
+        """Called before each gradient."""
+
+    def after(self, step, microbatch, loss, out):
+        """Called after each gradient; returns the loss."""
+        return loss
 
     def evaluate(self, parameters, batch):
         return self.engine.evaluate(parameters, batch)
@@ -48,19 +62,20 @@ def test_gradient_norms_are_taken_with_each_row(train_locally):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(train_locally, bad):
+@pytest.mark.parametrize("at", [0, 2])  # microbatch 0's gradient is overwritten by the update
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(train_locally, bad, at, clip_norm):
     """The error names step, microbatch, tensor and learning rate; the weights are those of the step before."""
 
     class Bad(Engine):
-        def gradient(self, parameters, batch, *, weight, out):
-            loss = super().gradient(parameters, batch, weight=weight, out=out)
-            if tuple(batch.key[1:]) == (5, 2):
+        def after(self, step, microbatch, loss, out):
+            if (step, microbatch) == (5, at):
                 sorted(out.items())[-1][1].flat[1] = bad
             return loss
 
-    run = train_locally(engine=Bad)
+    run = train_locally(engine=Bad, clip_norm=clip_norm)
     assert run.result.steps == 5
-    for part in ("step 5", "microbatch 2", f"is {bad}", "learning rate was 0.05", "Lower optimizer.learning_rate"):
+    for part in ("step 5", f"microbatch {at}", f"is {bad}", "learning rate was 0.05", "Lower optimizer.learning_rate"):
         assert part in run.result.error
     assert all(np.isfinite(array).all() for array in run.weights.values())
     assert run.worker_errors == []
@@ -70,9 +85,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_locally):
     """Even where the gradients are finite."""
 
     class Bad(Engine):
-        def gradient(self, parameters, batch, *, weight, out):
-            loss = super().gradient(parameters, batch, weight=weight, out=out)
-            return math.nan if batch.key[1] == 3 else loss
+        def after(self, step, microbatch, loss, out):
+            return math.nan if step == 3 else loss
 
     run = train_locally(engine=Bad)
     assert run.result.steps == 3
@@ -91,10 +105,9 @@ def test_a_worker_that_raises_ends_the_run_for_all(train_locally):
     """The server says who is gone; the others stop without an error of their own."""
 
     class Bad(Engine):
-        def gradient(self, parameters, batch, *, weight, out):
-            if tuple(batch.key[1:]) == (4, 3):
+        def before(self, step, microbatch):
+            if (step, microbatch) == (4, 3):
                 raise RuntimeError("boom")
-            return super().gradient(parameters, batch, weight=weight, out=out)
 
     run = train_locally(engine=Bad)
     assert run.result.steps == 4
@@ -120,19 +133,33 @@ def test_nothing_is_left_in_shared_memory(train_locally):
     assert (set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd")), threading.active_count()) == before
 
 
-def test_a_stop_in_the_middle_of_a_step_is_no_error(train_locally):
-    """However far each worker is when the run is stopped, it ends as cancelled, with the last whole version."""
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_stop_in_the_middle_of_a_step_is_no_error(train_locally, clip_norm):
+    """However far each worker is when the run is stopped, it ends as cancelled, with the version of that step."""
     for step in range(2, 12):
 
         class Stopping(Engine):
-            def gradient(self, parameters, batch, *, weight, out, at=step):
-                if tuple(batch.key[1:]) == (at, 0):
+            def before(self, step, microbatch, at=step):
+                if (step, microbatch) == (at, 0):
                     train_locally.server.stop()
-                return super().gradient(parameters, batch, weight=weight, out=out)
 
-        run = train_locally(engine=Stopping, steps=50)
+        run = train_locally(engine=Stopping, steps=50, clip_norm=clip_norm)
         assert (run.result.error, run.result.cancelled, run.worker_errors) == (None, True, [])
-        assert run.result.steps in (step, step + 1)
+        assert run.result.steps == step + 1
+
+
+def test_clipping_keeps_the_norm_that_was_taken(train_locally):
+    """The rows show the norm before clipping, and a run that is clipped hard moves less."""
+    free, clipped = train_locally(steps=30), train_locally(steps=30, clip_norm=1e-3)
+    assert clipped.rows[0].gradient_norm == pytest.approx(free.rows[0].gradient_norm, rel=1e-6)
+    assert clipped.result.train_loss > 1.5 * free.result.train_loss
+
+
+def test_rows_come_in_the_order_of_their_versions(train_locally):
+    """Also where an evaluation is known later than the steps after it."""
+    rows = train_locally(steps=60, eval_every=7, workers=3).rows
+    assert [row.step for row in rows] == list(range(1, 61))
+    assert [row.step for row in rows if row.evaluation] == [*range(7, 60, 7), 60]
 
 
 def test_a_worker_with_no_server_says_so():
@@ -141,4 +168,4 @@ def test_a_worker_with_no_server_says_so():
     from thalweg_worker.exchange import Exchange
 
     with pytest.raises(ServerError, match="worker 3: no server listens at 'thalweg-nowhere'"):
-        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}))
+        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}), host_step=None)

@@ -40,11 +40,12 @@ def test_a_full_shared_memory_is_an_error_when_the_segment_is_made():
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_bytes_needed_and_free():
-    """1,000 elements and 4 microbatches need (2 + 4) x 4,000 bytes."""
-    assert shared_memory.check_room(1000, 4, 24_000) == []
-    [problem] = shared_memory.check_room(1000, 4, 23_999)
-    assert "23,999 bytes are free" in problem.expected
-    assert "24,000 bytes needed" in problem.found
+    """1,000 elements, 4 microbatches and 1 array of state need (2 + 4 + 1) x 4,000 bytes."""
+    plan = shared_memory.MemoryPlan(size=1000, microbatches=4, slots=1)
+    assert shared_memory.check_room(plan, 28_000) == []
+    [problem] = shared_memory.check_room(plan, 27_999)
+    assert "27,999 bytes are free" in problem.expected
+    assert "28,000 bytes needed" in problem.found
 
 
 def test_a_new_segment_is_zero():
@@ -53,3 +54,36 @@ def test_a_new_segment_is_zero():
     array = shared_memory.map_segment(fd, 1, 1024, writable=False)
     os.close(fd)
     assert not np.any(array)
+
+
+def vectors(**changed):
+    plan = shared_memory.MemoryPlan(**{"size": 4, "microbatches": 3, "slots": 2, **changed})
+    fd = shared_memory.create_segment(plan.vector_bytes)
+    mapped = shared_memory.Vectors(plan, fd)
+    os.close(fd)
+    return mapped
+
+
+def test_microbatch_0_lies_where_the_next_version_will_be():
+    """What is written as the gradient of microbatch 0 in step t is read as version t + 1."""
+    rows = vectors()
+    for t in range(5):
+        rows.gradient(t, 0)[...] = t
+        assert rows.version(t + 1).tolist() == [t] * 4
+
+
+def test_everything_that_is_in_use_at_one_time_lies_apart():
+    """Versions t - 1 and t, all gradients of step t and the state: each is what was written to it."""
+    rows = vectors()
+    for t in range(4):
+        places = [rows.gradient(t - 2, 0), rows.gradient(t - 1, 0), *rows.gradients(t), *rows.state]
+        for value, place in enumerate(places):
+            place[...] = value
+        assert [place[0] for place in places] == list(range(7))
+        assert (rows.version(t - 1)[0], rows.version(t)[0]) == (0, 1)
+
+
+def test_a_version_cannot_be_written_through_what_engines_read():
+    """The array is read-only."""
+    with pytest.raises(ValueError, match="read-only"):
+        vectors().version(0)[0] = 1.0

@@ -11,7 +11,7 @@ from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.engines.numpy_engine import NumpyEngine
-from thalweg_worker.exchange import Exchange
+from thalweg_worker.exchange import Exchange, HostStep
 from thalweg_worker.loop import run
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
@@ -20,7 +20,11 @@ from thalweg_worker.sampler import Sampler
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What all workers of a job are told when they are made."""
+    """What all workers of a job are told when they are made.
+
+    host_step: makes the worker's share of the server's part of a step; it comes from the launch, since the worker's
+               code does not know the server's
+    """
 
     job_id: str
     address: str
@@ -28,6 +32,7 @@ class WorkerSpec:
     model: ModelSource
     data_spec: DataSpec
     sampler: Sampler
+    host_step: HostStep
 
 
 class Worker:
@@ -51,7 +56,9 @@ class Worker:
         Raises WorkerError where the user's model raised, with that exception and the user's own frames.
         """
         spec = self._spec
-        with Exchange(spec.address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as exchange:
+        with Exchange(
+            spec.address, job_id=spec.job_id, rank=self._rank, layout=spec.layout, host_step=spec.host_step
+        ) as exchange:
             try:
                 run(exchange, self._engine, spec.sampler, self._training, self._held_out)
             except ThalwegError:

@@ -17,38 +17,36 @@ EVALUATION_CHUNK = 512
 
 
 class BatchSource:
-    """Draws the microbatches of one worker.
-
-    A returned batch is valid until the next call of `draw` or `prepare`.
-    """
+    """Draws the microbatches of one worker, into one buffer for each size of a microbatch."""
 
     def __init__(self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int]) -> None:
         self._dataset = dataset
         self._sampler = sampler
         self._stream = SampleStream(sampler, microbatches)
         self._buffers: dict[int, Batch] = {}
-        self._prepared: tuple[int, int] | None = None
+        self._drawn: tuple[int, int] | None = None
 
-    def draw(self, step: int, microbatch: int) -> Batch:
-        """The samples of microbatch `microbatch` of step `step`."""
-        if self._prepared != (step, microbatch):
-            self.prepare(step, microbatch)
-        self._prepared = None
-        return self._buffers[self._sampler.size(microbatch)]
-
-    def prepare(self, step: int, microbatch: int) -> None:
-        """Gathers the samples now that the next `draw` will ask for: while others still compute, it costs no time."""
-        batch = self._buffer(self._sampler.size(microbatch))
-        self._dataset.take(self._stream.indices(step, microbatch), batch.x, batch.y)
-        assert batch.key is not None
-        batch.key[1:] = step, microbatch
-        self._prepared = (step, microbatch)
-
-    def _buffer(self, samples: int) -> Batch:
+    def batch(self, microbatch: int) -> Batch:
+        """Where the samples of `microbatch` are drawn to; it may serve other microbatches, too."""
+        samples = self._sampler.size(microbatch)
         if samples not in self._buffers:
             key = np.array([self._sampler.seed, 0, 0], dtype=np.uint64)
             self._buffers[samples] = empty_batch(self._dataset, samples, key)
         return self._buffers[samples]
+
+    def draw(self, step: int, microbatch: int) -> None:
+        """Puts the samples of microbatch `microbatch` of step `step` into `batch(microbatch)`.
+
+        Where nothing else was drawn since, the same again costs nothing: so the next microbatch may be drawn early,
+        while others still compute.
+        """
+        if self._drawn == (step, microbatch):
+            return
+        batch = self.batch(microbatch)
+        self._dataset.take(self._stream.indices(step, microbatch), batch.x, batch.y)
+        assert batch.key is not None
+        batch.key[1:] = step, microbatch
+        self._drawn = (step, microbatch)
 
 
 def evaluation_chunks(samples: int) -> int:

@@ -1,12 +1,15 @@
-"""The worker's side of a step: sample, forward, backward, push; then wait for the next version."""
+"""The worker's side of a step: sample, forward, backward, push; then its share of sum, update, publish."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
 
-from thalweg_proto.messages import Evaluated, Publish, Push
+from thalweg_proto.board import Outcome
+from thalweg_proto.messages import Evaluated, StepRecord
+from thalweg_proto.shared_memory import VERSION_ROWS
 from thalweg_worker.batches import BatchSource, evaluation_batch
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
@@ -17,47 +20,104 @@ from thalweg_worker.sampler import Sampler
 def run(
     exchange: Exchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
 ) -> None:
-    """Computes the microbatches of this worker, step after step, until the server says stop."""
-    # The server finds and names what is not finite; NumPy's warnings would come first and say less.
+    """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
+    # What is not finite is found and named at the update; NumPy's warnings would come first and say less.
     with np.errstate(all="ignore"):
-        _run(exchange, engine, sampler, training, held_out)
+        if exchange.begin():
+            _Loop(exchange, engine, sampler, training, held_out).run()
 
 
-def _run(
-    exchange: Exchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
-) -> None:
-    source = BatchSource(training, sampler, exchange.microbatches)
-    weights = {m: sampler.size(m) / sampler.batch_size for m in exchange.microbatches}
-    sample_s = push_s = wait_s = 0.0
-    message = exchange.receive()
-    while isinstance(message, Publish):
-        step = message.version
-        parameters = exchange.parameters(step)
-        if message.evaluate and held_out is not None:
-            _evaluate(exchange, engine, held_out, step)
-        if message.train:
-            mark = perf_counter()
-            for m in exchange.microbatches:
-                batch = source.draw(step, m)
-                drawn = perf_counter()
-                loss = engine.gradient(parameters, batch, weight=weights[m], out=exchange.gradient(m))
-                computed = perf_counter()
-                times = (sample_s + drawn - mark, computed - drawn, push_s, wait_s)
-                exchange.push(Push(exchange.rank, message.generation, step, m, loss, *times))
-                mark, sample_s, push_s, wait_s = computed, 0.0, 0.0, 0.0
-            exchange.flush()
-            flushed = perf_counter()
-            # While the server waits for the others, sums and updates, the next samples are drawn.
-            source.prepare(step + 1, exchange.microbatches[0])
-            push_s, sample_s = flushed - mark, perf_counter() - flushed
-        waiting = perf_counter()
-        message = exchange.receive()
-        wait_s = perf_counter() - waiting
+class _Loop:
+    def __init__(
+        self, exchange: Exchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
+    ) -> None:
+        self._exchange = exchange
+        self._engine = engine
+        self._held_out = held_out
+        self._source = BatchSource(training, sampler, exchange.microbatches)
+        self._weights = {m: sampler.size(m) / sampler.batch_size for m in exchange.microbatches}
+        self._gradients: dict[tuple[int, int], Callable[[], float]] = {}
+        self._sample_s = 0.0
+        self._next = 0
 
+    def run(self) -> None:
+        exchange, board = self._exchange, self._exchange.board
+        going = True
+        while going and board.outcome is Outcome.TRAIN:
+            going = self._step(board.version)
+            if board.evaluate and going:
+                self._evaluate(board.version)
+        if board.outcome is Outcome.NOT_FINITE:
+            self._restore()
+        exchange.leave()
 
-def _evaluate(exchange: Exchange, engine: GradientEngine, held_out: Dataset, version: int) -> None:
-    parameters = exchange.parameters(version)
-    for chunk in exchange.chunks:
-        batch = evaluation_batch(held_out, chunk)
-        loss_sum, correct = engine.evaluate(parameters, batch)
-        exchange.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))
+    def _step(self, step: int) -> bool:
+        """One step; False where the server ended the run."""
+        exchange, source, losses = self._exchange, self._source, self._exchange.board.losses
+        compute_s = self._sample_s = 0.0
+        mark = perf_counter()
+        for m in exchange.microbatches:
+            source.draw(step, m)
+            drawn = perf_counter()
+            losses[m] = self._gradient(step, m)()
+            computed = perf_counter()
+            self._sample_s += drawn - mark
+            compute_s += computed - drawn
+            mark = computed
+        drawn_s = self._sample_s
+        self._next = step + 1
+        going = exchange.complete(meanwhile=self._draw_ahead)
+        waited_s = perf_counter() - mark - exchange.push_s - (self._sample_s - drawn_s)
+        board = exchange.board
+        if going and board.version > step:
+            exchange.tell(
+                StepRecord(
+                    rank=exchange.rank,
+                    microbatches=len(exchange.microbatches),
+                    step=step,
+                    loss=board.loss,
+                    gradient_norm=board.gradient_norm,
+                    published_s=board.published_s,
+                    sample_s=self._sample_s,
+                    compute_s=compute_s,
+                    push_s=exchange.push_s,
+                    wait_s=waited_s,
+                    apply_s=exchange.apply_s,
+                )
+            )
+        return going
+
+    def _gradient(self, step: int, microbatch: int) -> Callable[[], float]:
+        """Forward and backward of a microbatch, on the buffers of a step; asked for once for each of these."""
+        key = (step % VERSION_ROWS, microbatch)
+        if key not in self._gradients:
+            exchange = self._exchange
+            self._gradients[key] = self._engine.gradient(
+                exchange.parameters(),
+                self._source.batch(microbatch),
+                weight=self._weights[microbatch],
+                out=exchange.gradient(microbatch),
+            )
+        return self._gradients[key]
+
+    def _draw_ahead(self) -> None:
+        """Draws the first samples of the next step, in time that would be waited away."""
+        begin = perf_counter()
+        self._source.draw(self._next, self._exchange.microbatches[0])
+        self._sample_s += perf_counter() - begin
+
+    def _evaluate(self, version: int) -> None:
+        assert self._held_out is not None  # else nothing would be evaluated
+        exchange = self._exchange
+        for chunk in exchange.chunks:
+            batch = evaluation_batch(self._held_out, chunk)
+            loss_sum, correct = self._engine.evaluate(exchange.parameters(), batch)
+            exchange.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))
+
+    def _restore(self) -> None:
+        """Computes the gradient of microbatch 0 again, which the update overwrote: the server looks for what went wrong
+        in the gradients."""
+        step = self._exchange.board.version
+        if 0 in self._exchange.microbatches:
+            self._source.draw(step, 0)
+            self._gradient(step, 0)()

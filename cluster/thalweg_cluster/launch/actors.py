@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,14 @@ from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.metrics import serve_metrics
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
+from thalweg_cluster.step import HostStep, StepSpec
 from thalweg_worker.actor import Worker, WorkerSpec
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long a thread that reads the state may keep the serving thread from the interpreter; Python's default is ten
-times that, which would be several steps of a small model."""
 
 
 class ServerActor:
     """The server as Ray runs it: `serve` in one thread, the questions about it in others."""
 
     def __init__(self, spec: ServerSpec, initial: NDArray[np.float32]) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._limits = threadpool_limits(1, user_api="blas")
         self._server = Server(spec, initial)
         self._port = serve_metrics(self._server.telemetry, spec.metrics_port)
@@ -77,15 +73,11 @@ def start(preparation: Preparation) -> Run:
     job, lengths = preparation.job, preparation.lengths
     workers = job.cluster.workers
     job_id = f"{job.name}-{secrets.token_hex(8)}"
-    # One bundle is one host: its workers and its server share memory. The server takes no CPU of its own: it works
-    # while the workers wait.
+    # One bundle is one host: its workers and its server share memory. The server takes no CPU of its own: the
+    # workers do its part of each step.
     group = placement_group([{"CPU": workers}], strategy="STRICT_PACK")
     here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    server_spec = ServerSpec(
-        address=f"thalweg-{secrets.token_hex(16)}",
-        job_id=job_id,
-        layout=preparation.layout,
-        workers=workers,
+    step = StepSpec(
         microbatches=lengths.microbatches,
         batch_size=lengths.batch_size,
         steps=lengths.steps,
@@ -100,7 +92,14 @@ def start(preparation: Preparation) -> Run:
         clip_norm=job.optimizer.clip_norm,
         eval_every=job.train.eval_every,
         chunks=preparation.chunks,
-        threads=len(os.sched_getaffinity(0)),
+        threads=max(1, len(os.sched_getaffinity(0)) // workers),
+    )
+    server_spec = ServerSpec(
+        address=f"thalweg-{secrets.token_hex(16)}",
+        job_id=job_id,
+        layout=preparation.layout,
+        workers=workers,
+        step=step,
         metrics_port=job.metrics.port,
     )
     worker_spec = WorkerSpec(
@@ -110,6 +109,7 @@ def start(preparation: Preparation) -> Run:
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
+        host_step=partial(HostStep, step),
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))

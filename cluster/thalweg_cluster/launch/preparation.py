@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.reporting.files import check_folder
+from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import Job, ResolvedTrain, resolve
 from thalweg_proto.layout import Layout
-from thalweg_proto.shared_memory import bytes_free, check_room
+from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch
 from thalweg_worker.datasets import TrainEval, load_dataset
 from thalweg_worker.models import ModelSource, check_model, generator, initial_parameters, load_init
@@ -60,7 +61,8 @@ def prepare(job: Job, out: Path) -> Preparation:
     if job.model.init is not None:
         problems += load_init(job.model.init, parameters)
     layout = Layout.of({name: array.shape for name, array in parameters.items()})
-    problems += check_room(layout.size, lengths.microbatches, bytes_free())
+    slots = len(make_rule(job.optimizer.rule, job.optimizer.options_for("rule")).slots)
+    problems += check_room(MemoryPlan(size=layout.size, microbatches=lengths.microbatches, slots=slots), bytes_free())
     if problems:
         raise InputError(problems)
     initial = np.zeros(layout.size, dtype=np.float32)

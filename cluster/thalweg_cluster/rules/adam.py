@@ -44,12 +44,10 @@ class Adam(Rule):
         decay = l2_decay(self.weight_decay)
         move = self._move(step, learning_rate)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             decay(params, gradient, scratch[0])
             move(gradient, state, scratch[0])
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update
 
@@ -95,11 +93,9 @@ class AdamW(Adam):
         keep = scalar(1.0 - learning_rate * self.weight_decay)
         move = self._move(step, learning_rate)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             move(gradient, state, scratch[0])
             np.multiply(params, keep, scratch[0])
-            np.subtract(scratch[0], gradient, out)
+            np.subtract(scratch[0], gradient, gradient)
 
         return update

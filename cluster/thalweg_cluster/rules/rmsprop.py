@@ -51,9 +51,7 @@ class RMSProp(Rule):
         eps, momentum, zero = scalar(self.eps), scalar(self.momentum), scalar(0.0)
         decay, centered, heavy = l2_decay(self.weight_decay), self.centered, self.momentum > 0.0
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             square_avg, work = state[0], scratch[0]
             decay(params, gradient, work)
             np.multiply(gradient, gradient, work)
@@ -80,6 +78,6 @@ class RMSProp(Rule):
                 np.multiply(buffer, rate, gradient)
             else:
                 np.multiply(gradient, rate, gradient)
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update

@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 
 Block = NDArray[np.float32]
 
-BlockUpdate = Callable[[Block, Block, Sequence[Block], Block, Sequence[Block]], None]
-"""update(params, gradient, state, out, scratch), all float32 of shape (n,).
+BlockUpdate = Callable[[Block, Block, Sequence[Block], Sequence[Block]], None]
+"""update(params, gradient, state, scratch), all float32 of shape (n,).
 
 params:   version t of the parameters; only read
-gradient: the gradient at version t; overwritten
+gradient: the gradient at version t; version t + 1 takes its place
 state:    one array for each slot of the rule, in its order; updated in place
-out:      version t + 1 is written here; may be `params` itself, and overlaps nothing else
 scratch:  at least `rule.scratch` arrays; overwritten
 """
 

@@ -33,12 +33,10 @@ class SGD(Rule):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, decay = scalar(learning_rate), l2_decay(self.weight_decay)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             decay(params, gradient, scratch[0])
             np.multiply(gradient, rate, gradient)
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update
 
@@ -70,15 +68,13 @@ class Momentum(Rule):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, momentum, decay = scalar(learning_rate), scalar(self.momentum), l2_decay(self.weight_decay)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             (buffer,) = state
             decay(params, gradient, scratch[0])
             np.multiply(buffer, momentum, buffer)
             np.add(buffer, gradient, buffer)
             np.multiply(buffer, rate, gradient)
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update
 
@@ -97,9 +93,7 @@ class Nesterov(Momentum):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, momentum, decay = scalar(learning_rate), scalar(self.momentum), l2_decay(self.weight_decay)
 
-        def update(
-            params: Block, gradient: Block, state: Sequence[Block], out: Block, scratch: Sequence[Block]
-        ) -> None:
+        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
             (buffer,) = state
             decay(params, gradient, scratch[0])
             np.multiply(buffer, momentum, buffer)
@@ -107,6 +101,6 @@ class Nesterov(Momentum):
             np.multiply(buffer, momentum, scratch[0])
             np.add(gradient, scratch[0], gradient)
             np.multiply(gradient, rate, gradient)
-            np.subtract(params, gradient, out)
+            np.subtract(params, gradient, gradient)
 
         return update

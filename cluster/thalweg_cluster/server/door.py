@@ -1,9 +1,11 @@
 """The server's end of the exchange on one host: lets the workers in, hears them, wakes them.
 
 Rules:
+  - A step never passes through here: the workers meet at the rendezvous. What comes in is what they tell of their
+    steps, many at a time; what goes out is the begin and the stop.
   - The socket is an abstract Unix socket: it has no file, so none is left behind. Only processes of the same user
     (SO_PEERCRED) with the job's id and the server's own idea of the model come in.
-  - Tensors never pass through: a worker that joins gets two file descriptors, and maps them.
+  - A worker that joins gets the file descriptors of what the host shares, and maps them.
   - Waiting is a blocking poll; `interrupt` ends it from another thread.
 """
 
@@ -14,20 +16,16 @@ import os
 import select
 import socket
 import struct
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from thalweg_proto import messages
 from thalweg_proto.errors import ProtocolError, WorkerError
 from thalweg_proto.layout import Layout
+from thalweg_proto.shared_memory import MemoryPlan
+from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
 _CREDENTIALS = struct.Struct("3i")
-
-
-def share(of: int, rank: int, workers: int) -> range:
-    """Which of `of` equal pieces the worker `rank` of `workers` takes: contiguous, sizes differ by at most one."""
-    return range(rank * of // workers, (rank + 1) * of // workers)
 
 
 class Door:
@@ -40,33 +38,31 @@ class Door:
         job_id: str,
         layout: Layout,
         workers: int,
-        microbatches: int,
+        plan: MemoryPlan,
         chunks: int,
-        generation: int,
-        segments: tuple[int, int],
+        fds: Sequence[int],
     ) -> None:
         """Binds the abstract socket `address` and listens.
 
-        chunks:   into how many chunks the held-out set is cut
-        segments: file descriptors of the parameters and of the gradients; the door closes them
+        chunks: into how many chunks the held-out set is cut
+        fds:    of the vectors, the board, and the rendezvous; the door closes them
         """
         self._job_id = job_id
         self._layout = layout
         self._workers = workers
-        self._microbatches = microbatches
+        self._plan = plan
         self._chunks = chunks
-        self._generation = generation
-        self._segments = segments
+        self._fds = fds
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind("\0" + address)
         self._listener.listen(workers)
         self._wake_read, self._wake_write = os.pipe()
-        self._interrupted = threading.Event()
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
         self._poll.register(self._wake_read, select.POLLIN)
         self._sockets: dict[int, socket.socket] = {}  # by rank
         self._ranks: dict[int, int] = {}  # rank by file descriptor
+        self._left: set[int] = set()
 
     @property
     def full(self) -> bool:
@@ -78,26 +74,34 @@ class Door:
         """How many workers have joined."""
         return len(self._sockets)
 
+    @property
+    def deserted(self) -> bool:
+        """Whether every worker has left."""
+        return len(self._left) == self._workers
+
     def interrupt(self) -> None:
-        """Ends `receive` now and for good; may be called from any thread."""
-        self._interrupted.set()
+        """Ends the waiting of `receive` now; may be called from any thread."""
         os.write(self._wake_write, b"\0")
 
-    @property
-    def interrupted(self) -> bool:
-        return self._interrupted.is_set()
+    def receive(self, timeout_s: float | None = None) -> Iterator[tuple[int, bytes]]:
+        """Blocks until something is there, or the timeout; yields (rank, record) of what there is.
 
-    def receive(self) -> Iterator[tuple[int, bytes]]:
-        """Blocks until something is there; yields (rank, record) of what there is, nothing where workers only joined.
-
-        Raises WorkerError where a worker is gone.
+        Nothing where workers only joined, or after an `interrupt`. Raises WorkerError where a worker is gone that has
+        not said that it leaves.
         """
-        for fd, _ in self._poll.poll():
+        for fd, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s):
             rank = self._ranks.get(fd)
             if rank is not None:
                 yield rank, self._hear(rank)
             elif fd == self._listener.fileno():
                 self._admit()
+            else:
+                os.read(self._wake_read, 1)
+
+    def left(self, rank: int) -> None:
+        """The worker said that it leaves: that it closes its connection is no error any more."""
+        self._left.add(rank)
+        self._poll.unregister(self._sockets[rank])
 
     def _hear(self, rank: int) -> bytes:
         try:
@@ -122,16 +126,17 @@ class Door:
             connection.send(exchange_pb2.Welcome(refused=str(error)).SerializeToString())
             connection.close()
             return
-        microbatches = share(self._microbatches, hello.rank, self._workers)
+        microbatches = share(self._plan.microbatches, hello.rank, self._workers)
         chunks = share(self._chunks, hello.rank, self._workers)
         welcome = exchange_pb2.Welcome(
-            microbatches=self._microbatches,
-            size=self._layout.size,
-            generation=self._generation,
+            workers=self._workers,
+            microbatches=self._plan.microbatches,
+            slots=self._plan.slots,
+            size=self._plan.size,
             microbatches_of_worker=exchange_pb2.Range(begin=microbatches.start, end=microbatches.stop),
             chunks_of_worker=exchange_pb2.Range(begin=chunks.start, end=chunks.stop),
         )
-        socket.send_fds(connection, [welcome.SerializeToString()], self._segments)
+        socket.send_fds(connection, [welcome.SerializeToString()], list(self._fds))
         self._sockets[hello.rank] = connection
         self._ranks[connection.fileno()] = hello.rank
         self._poll.register(connection, select.POLLIN)
@@ -165,7 +170,7 @@ class Door:
     def close(self) -> None:
         for connection in (self._listener, *self._sockets.values()):
             connection.close()
-        for fd in (self._wake_read, self._wake_write, *self._segments):
+        for fd in (self._wake_read, self._wake_write, *self._fds):
             os.close(fd)
 
 

@@ -18,31 +18,22 @@ class EvaluationResult(NamedTuple):
     accuracy: float | None
 
 
-class EvaluationGate:
-    """Collects the chunks of one evaluation.
-
-    wanted: the version that is being evaluated; None: none is
-    """
+class Evaluations:
+    """Collects the chunks of each version that is evaluated."""
 
     def __init__(self, chunks: int) -> None:
         self._chunks = chunks
-        self._results: dict[int, Evaluated] = {}
-        self.wanted: int | None = None
-
-    def begin(self, version: int) -> None:
-        """From now on, the chunks of `version` are collected."""
-        self.wanted = version
-        self._results.clear()
+        self._parts: dict[int, dict[int, Evaluated]] = {}  # by version and chunk
 
     def on_evaluated(self, message: Evaluated) -> EvaluationResult | None:
-        """The result, once the last chunk is in. A chunk of another version and a repeat change nothing."""
-        if message.version == self.wanted:
-            self._results.setdefault(message.chunk, message)
-        if self.wanted is None or len(self._results) < self._chunks:
+        """The result for the message's version, once its last chunk is in; a repeat changes nothing."""
+        parts = self._parts.setdefault(message.version, {})
+        parts.setdefault(message.chunk, message)
+        if len(parts) < self._chunks:
             return None
-        self.wanted = None
-        parts = [self._results[chunk] for chunk in sorted(self._results)]
-        samples = sum(part.samples for part in parts)
-        loss = math.fsum(part.loss_sum for part in parts) / samples
-        correct = sum(part.correct for part in parts)
-        return EvaluationResult(loss, correct / samples if parts[0].correct >= 0 else None)
+        del self._parts[message.version]
+        ordered = [parts[chunk] for chunk in sorted(parts)]
+        samples = sum(part.samples for part in ordered)
+        loss = math.fsum(part.loss_sum for part in ordered) / samples
+        correct = sum(part.correct for part in ordered)
+        return EvaluationResult(loss, correct / samples if ordered[0].correct >= 0 else None)

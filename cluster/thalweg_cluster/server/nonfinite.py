@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from thalweg_proto.layout import Layout
 
 
-def describe_non_finite(layout: Layout, gradients: NDArray[np.float32], losses: Mapping[int, float]) -> str:
+def describe_non_finite(layout: Layout, gradients: Sequence[NDArray[np.float32]], losses: Sequence[float]) -> str:
     """Names the first microbatch with a loss that is not finite, and the first such element of the gradients.
 
-    gradients: (V, layout.size)
+    gradients: of each microbatch, (layout.size,)
     losses:    mean loss of each microbatch
     """
-    findings = [f"the loss of microbatch {m} is {losses[m]}" for m in sorted(losses) if not np.isfinite(losses[m])][:1]
+    findings = [f"the loss of microbatch {m} is {loss}" for m, loss in enumerate(losses) if not np.isfinite(loss)][:1]
     for m, gradient in enumerate(gradients):
         for tensor in layout.tensors:
             bad = np.flatnonzero(~np.isfinite(gradient[tensor.begin : tensor.end]))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from thalweg_cluster.step import StepSpec
 from thalweg_proto.layout import Layout
 
 
@@ -13,31 +12,15 @@ from thalweg_proto.layout import Layout
 class ServerSpec:
     """One server of one job.
 
-    address:           name of the abstract Unix socket on which it waits for its host's workers
-    steps, batch_size: of the whole job; `microbatches` is V
-    rule:              name of the update rule; `rule_options` its options, named as in the job file
-    schedule:          options of the learning rate's schedule, `learning_rate` among them
-    clip_norm:         bound of the gradient's global norm; 0: none
-    eval_every:        the held-out set is evaluated at each version that this divides; 0: only the last one
-    chunks:            into how many chunks the held-out set is cut; 0: there is none
-    threads:           that sum and update side by side
-    metrics_port:      of /metrics on loopback; 0: a free one
+    address:      name of the abstract Unix socket on which it waits for its host's workers
+    metrics_port: of /metrics on loopback; 0: a free one
     """
 
     address: str
     job_id: str
     layout: Layout
     workers: int
-    microbatches: int
-    batch_size: int
-    steps: int
-    rule: str
-    rule_options: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    clip_norm: float = 0.0
-    eval_every: int = 0
-    chunks: int = 0
-    threads: int = 1
+    step: StepSpec
     metrics_port: int = 0
 
 
@@ -73,7 +56,10 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run came to; the fields are those of summary.json (DESIGN section 5)."""
+    """What a run came to; the fields are those of summary.json (DESIGN section 5).
+
+    apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
+    """
 
     error: str | None
     cancelled: bool
@@ -82,7 +68,7 @@ class RunResult:
     samples_per_s: float
     step_ms: dict[str, float]
     phase_ms: dict[str, float]
+    apply_ms: float
     train_loss: float | None
     evaluation: dict[str, float | None] | None
-    duplicates: int
     weights_sha256: str

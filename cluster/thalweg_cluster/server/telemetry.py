@@ -1,26 +1,21 @@
-"""What happened during a run, counted off the hot path.
+"""What happened during a run, from what the workers tell of their steps, many at a time.
 
 Rules:
-  - The step only appends to a deque. Sums, histograms and quantiles are made from many records at once, by whoever
-    reads (a scrape, the progress line), or every `RECORDS_MAX` records where nobody does.
+  - Nothing here is on the hot path: the records of many steps come in together and are added up with NumPy.
   - Memory does not grow with the number of steps: durations go into histograms of fixed bounds.
+  - A step counts once, with the first worker that tells of it; its phases count for each worker.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.consistency import Verdict
-from thalweg_proto.messages import PUSH_DTYPE
-
 PHASES = ("sample", "compute", "push", "wait")
-RECORDS_MAX = 2048
 BUCKET_BOUNDS_S = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
@@ -52,6 +47,11 @@ class Durations:
         np.add.at(self.counts, np.searchsorted(BUCKET_BOUNDS_S, seconds), 1)
         np.add.at(self._fine, np.searchsorted(self._FINE_S, seconds), 1)
 
+    @property
+    def mean_ms(self) -> float:
+        """The mean in milliseconds; 0 where there is none."""
+        return 1e3 * self.sum_s / self.count if self.count else 0.0
+
     def quantile_s(self, q: float) -> float:
         """The duration that a share `q` of all does not exceed, to 1 %; 0 where there is none."""
         if self.count == 0:
@@ -62,16 +62,19 @@ class Durations:
 
 @dataclass
 class Telemetry:
-    """The counts of one server. `judged`, `heard` and `stepped` belong to the serving thread; reading is for any.
+    """The counts of one server. One thread writes; reading is for any, under `lock` where figures belong together.
 
     bytes_pushed, bytes_published: what one push and one new version move, in bytes
+    published_s:                   when the newest counted version was published (perf_counter)
     """
 
     workers: int
     batch_size: int
     bytes_pushed: int
     bytes_published: int
+    published_s: float = 0.0
     steps: int = 0
+    pushes: int = 0
     loss: float = float("nan")
     learning_rate: float = float("nan")
     gradient_norm: float = float("nan")
@@ -81,80 +84,35 @@ class Telemetry:
     phases: dict[str, Durations] = field(default_factory=lambda: {phase: Durations() for phase in PHASES})
     step_durations: Durations = field(default_factory=Durations)
     apply_durations: Durations = field(default_factory=Durations)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __post_init__(self) -> None:
-        self._pushes: deque[bytes] = deque()
-        self._not_accepted: Counter[Verdict] = Counter()
-        self._pushed = 0
-        self._steps: deque[tuple[float, float]] = deque()
-        self._lock = threading.Lock()
-        # A worker's step comes with a push for each of its microbatches: what is in of its newest step, by rank.
-        self._open: dict[int, tuple[int, NDArray[np.float64]]] = {}
+    def heard(self, records: NDArray[np.void]) -> NDArray[np.void]:
+        """Counts what one worker tells of consecutive steps; returns the records of steps that nobody told of before.
 
-    def judged(self, verdict: Verdict) -> None:
-        """A push came to `verdict`."""
-        self._pushed += 1
-        if verdict is not Verdict.ACCEPTED:
-            self._not_accepted[verdict] += 1
-
-    def heard(self, record: bytes) -> None:
-        """Pushes came in; `record` is the datagram as it was received."""
-        self._pushes.append(record)
-        if len(self._pushes) >= RECORDS_MAX:
-            self.drain()
-
-    def pushes(self, verdict: Verdict) -> int:
-        """How many pushes came to `verdict`."""
-        if verdict is Verdict.ACCEPTED:
-            return self._pushed - sum(self._not_accepted.values())
-        return self._not_accepted[verdict]
-
-    def stepped(self, duration_s: float, apply_s: float, loss: float, learning_rate: float) -> None:
-        """A step was applied and published: it took `duration_s`, of that `apply_s` to sum and update."""
-        self.steps += 1
-        self.loss = loss
-        self.learning_rate = learning_rate
-        self._steps.append((duration_s, apply_s))
-
-    def drain(self) -> None:
-        """Brings histograms up to date; anyone who reads them calls this first."""
-        with self._lock:
-            pushes = [self._pushes.popleft() for _ in range(len(self._pushes))]
-            steps = [self._steps.popleft() for _ in range(len(self._steps))]
-            if steps:
-                durations = np.array(steps)
-                self.step_durations.add(durations[:, 0])
-                self.apply_durations.add(durations[:, 1])
-            if pushes:
-                self._add_phases(np.frombuffer(b"".join(pushes), dtype=PUSH_DTYPE))
-
-    def _add_phases(self, pushes: NDArray[np.void]) -> None:
-        """Adds up the phases over the microbatches of each worker's step; the newest step of each stays open."""
-        for rank in np.unique(pushes["rank"]):
-            mine = pushes[pushes["rank"] == rank]
-            seconds = np.stack([mine[f"{phase}_s"] for phase in PHASES])
-            starts = np.flatnonzero(np.diff(mine["step"], prepend=mine["step"][0] + 1))
-            sums = np.add.reduceat(seconds, starts, axis=1)
-            open_step, so_far = self._open.get(int(rank), (None, np.zeros((len(PHASES), 0))))
-            if open_step == mine["step"][0]:
-                sums[:, 0] += so_far[:, 0]
-            elif open_step is not None:
-                sums = np.concatenate([so_far, sums], axis=1)
-            self._open[int(rank)] = (int(mine["step"][-1]), sums[:, -1:])
-            for phase, column in zip(PHASES, sums[:, :-1], strict=True):
-                self.phases[phase].add(column)
+        records: STEP_DTYPE, by step
+        """
+        with self.lock:
+            self.pushes += int(records["microbatches"].sum())
+            for phase, durations in self.phases.items():
+                durations.add(records[f"{phase}_s"])
+            self.apply_durations.add(records["apply_s"])
+            new = records[records["step"] >= self.steps]
+            if len(new):
+                published_s = new["published_s"]
+                self.step_durations.add(np.diff(published_s, prepend=self.published_s))
+                self.steps += len(new)
+                self.published_s, self.loss = float(published_s[-1]), float(new["loss"][-1])
+                norms = new["gradient_norm"][~np.isnan(new["gradient_norm"])]
+                if len(norms):
+                    self.gradient_norm = float(norms[-1])
+        return new
 
     def phase_means_ms(self) -> dict[str, float]:
         """Mean time of each phase in a worker's step, in milliseconds."""
-        self.drain()
-        return {
-            name: 1e3 * durations.sum_s / durations.count if durations.count else 0.0
-            for name, durations in self.phases.items()
-        }
+        return {name: durations.mean_ms for name, durations in self.phases.items()}
 
     def step_ms(self) -> dict[str, float]:
         """p50, p95 and max of the duration of a step, in milliseconds."""
-        self.drain()
         steps = self.step_durations
         return {
             "p50": 1e3 * steps.quantile_s(0.5),

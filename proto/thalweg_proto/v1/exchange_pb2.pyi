@@ -26,17 +26,19 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refused", "microbatches", "size", "generation", "microbatches_of_worker", "chunks_of_worker")
+    __slots__ = ("refused", "workers", "microbatches", "slots", "size", "microbatches_of_worker", "chunks_of_worker")
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
     MICROBATCHES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
-    GENERATION_FIELD_NUMBER: _ClassVar[int]
     MICROBATCHES_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
     refused: str
+    workers: int
     microbatches: int
+    slots: int
     size: int
-    generation: int
     microbatches_of_worker: Range
     chunks_of_worker: Range
-    def __init__(self, refused: _Optional[str] = ..., microbatches: _Optional[int] = ..., size: _Optional[int] = ..., generation: _Optional[int] = ..., microbatches_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+    def __init__(self, refused: _Optional[str] = ..., workers: _Optional[int] = ..., microbatches: _Optional[int] = ..., slots: _Optional[int] = ..., size: _Optional[int] = ..., microbatches_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_cluster.consistency import Verdict
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, RECORDS_MAX, Durations, Telemetry
-from thalweg_proto.messages import Push, pack_push
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Telemetry
+from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 
 
 def telemetry() -> Telemetry:
@@ -35,57 +36,51 @@ def test_buckets_count_what_lies_at_or_below_their_bounds(seconds):
     ]
 
 
-def test_phases_of_a_step_are_the_sum_over_the_microbatches_of_a_worker():
-    """Two microbatches of one step count as one step of the worker; a step is closed by the next one's first push."""
+def records(*steps: int, rank: int = 0, published_s: float = 0.0, **changed: float) -> np.ndarray:
+    """What a worker tells of `steps`, one millisecond each from `published_s` on."""
+    given = {"loss": 0.5, "gradient_norm": math.nan, "sample_s": 0.0, "compute_s": 0.0, "push_s": 0.0, "wait_s": 0.0}
+    told = [
+        StepRecord(
+            **{"rank": rank, "microbatches": 2, "step": step, "apply_s": 0.0, **given, **changed},
+            published_s=published_s + 0.001 * (i + 1),
+        )
+        for i, step in enumerate(steps)
+    ]
+    return unpack_from_worker(b"".join(map(pack_step, told)))
+
+
+def test_a_step_counts_once_and_its_phases_for_each_worker():
+    """Two workers tell of three steps: three steps, six worker's steps, twelve pushes."""
     t = telemetry()
-    for step in range(3):
-        for m in range(2):
-            t.judged(Verdict.ACCEPTED)
-            t.heard(pack_push(Push(0, 1, step, m, 0.0, 0.001, 0.002, 0.0, 0.003)))
-    assert t.phases["sample"].count == 0  # nothing is computed until somebody reads
-    means = t.phase_means_ms()
-    assert t.phases["sample"].count == 2
-    assert means == pytest.approx({"sample": 2.0, "compute": 4.0, "push": 0.0, "wait": 6.0})
+    assert t.heard(records(0, 1, 2, sample_s=0.001, wait_s=0.003))["step"].tolist() == [0, 1, 2]
+    assert len(t.heard(records(0, 1, 2, rank=1, sample_s=0.002))) == 0
+    assert (t.steps, t.pushes, t.phases["sample"].count, t.step_durations.count) == (3, 12, 6, 3)
+    assert t.phase_means_ms() == pytest.approx({"sample": 1.5, "compute": 0.0, "push": 0.0, "wait": 1.5})
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3)), min_size=1, max_size=30),
-    st.lists(st.booleans(), min_size=30, max_size=30),
-)
-def test_phases_do_not_depend_on_when_they_are_read(worker_steps, reads):
-    """Reading in the middle of a worker's step gives the same sums in the end as a plain loop over all pushes."""
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=40))
+def test_it_does_not_matter_who_tells_of_a_step_first(order):
+    """However the workers' records come in, the steps are those of the one who is ahead, in order, each once."""
+    t, told, seen = telemetry(), [0, 0, 0], []
+    for rank in order:
+        seen += t.heard(records(*range(told[rank], told[rank] + 2), rank=rank))["step"].tolist()
+        told[rank] += 2
+    assert seen == list(range(max(told)))
+    assert t.steps == max(told)
+
+
+def test_step_times_are_from_one_publish_to_the_next():
+    """Steps of 1 ms, and 4 ms more before the fourth, told in two parts."""
     t = telemetry()
-    expected: dict[int, list[float]] = {}
-    steps = {0: 0, 1: 0, 2: 0}
-    for (rank, microbatches), read in zip(worker_steps, reads, strict=False):
-        for m in range(microbatches):
-            t.judged(Verdict.ACCEPTED)
-            t.heard(pack_push(Push(rank, 1, steps[rank], m, 0.0, 0.5, 0.0, 0.0, 0.0)))
-            if read and m == 0:
-                t.drain()
-        steps[rank] += 1
-        expected.setdefault(rank, []).append(0.5 * microbatches)
-    t.drain()
-    closed = [seconds for of_rank in expected.values() for seconds in of_rank[:-1]]
-    assert t.phases["sample"].count == len(closed)
-    assert t.phases["sample"].sum_s == pytest.approx(sum(closed))
-
-
-def test_memory_stays_bounded_where_nobody_reads():
-    """The records are folded into the histograms by the step itself, once there are many."""
-    t = telemetry()
-    for step in range(2 * RECORDS_MAX):
-        t.judged(Verdict.ACCEPTED)
-        t.heard(pack_push(Push(0, 1, step, 0, 0.0, 0.0, 0.0, 0.0, 0.0)))
-        t.stepped(0.001, 0.0001, 0.5, 0.1)
-    assert len(t._pushes) < RECORDS_MAX
-    assert len(t._steps) <= RECORDS_MAX
-    assert t.pushes(Verdict.ACCEPTED) == 2 * RECORDS_MAX
-
-
-def test_step_times_are_given_in_milliseconds():
-    """Ten steps of 1 ms and one of 5 ms."""
-    t = telemetry()
-    for duration in [0.001] * 10 + [0.005]:
-        t.stepped(duration, 0.0, 0.5, 0.1)
+    t.published_s = 10.0
+    t.heard(records(0, 1, 2, published_s=10.0))
+    t.heard(records(3, 4, published_s=10.007))
     assert t.step_ms() == pytest.approx({"p50": 1.0, "p95": 5.0, "max": 5.0}, rel=0.011)
+
+
+def test_the_newest_known_norm_stays():
+    """Most steps take none."""
+    t = telemetry()
+    t.heard(records(0, gradient_norm=2.0))
+    t.heard(records(1, 2))
+    assert t.gradient_norm == 2.0

@@ -1,8 +1,8 @@
 """Replaying: a planned chain as a flat list of calls on arrays.
 
 `arrays[slot]` is the array of each tensor. Results of instructions, and views of them, are made once, in one block of
-memory. Leaves and destinations belong to the caller and are handed in at each call, so their views are made anew (a
-view costs no copy), and let go at its end: nothing of the caller's is held between calls.
+memory. Leaves and destinations belong to the caller. They are bound to a program, which makes the views of them (a view
+costs no copy), and lets go of with the `Bound`: a program holds nothing of the caller's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from thalweg_worker.autodiff.tensor import Layout, Tensor
 BUFFER_SIZE = 1024
 
 Step = tuple[Kernel, Callable[[list[Any]], tuple[Any, ...]]]  # what to call, and how to get its arguments
+Call = tuple[Kernel, tuple[Any, ...]]  # what to call, and with what
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,9 @@ def destination(result: Tensor, taken: Iterable[Tensor]) -> Destination:
 class Program:
     """A chain that is ready to run.
 
-    leaves:       tensors whose arrays are handed in at each run, in this order
+    leaves:       tensors whose arrays are handed in, in this order
     outputs:      tensors whose arrays a run returns; they are valid until the next run
-    destinations: what is computed in arrays handed in at each run, by name; None: zeros
+    destinations: what is computed in arrays handed in with the leaves, by name; None: zeros
 
     All results lie in `arena`, one block of memory (uint8). Not thread-safe: runs share it.
     """
@@ -88,7 +89,6 @@ class Program:
         self.arena = namespace.arena(chain.xp, memory.nbytes)
         self._tenants = self._lay_out(memory)
         self._views = self._look_at([*outputs, *(x for i in memory.instructions for x in i.inputs)])
-        self._lasting = self._arrays.copy()
         self._segments = _segments(memory.instructions, pinned)
 
     def _lay_out(self, memory: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
@@ -122,39 +122,57 @@ class Program:
                 self._arrays[slot] = x.layout(base)
         return others
 
-    def run(
-        self,
-        leaves: Sequence[Any],
-        into: Mapping[str, Any],
-        on_ready: Callable[[str], None] | None = None,
-    ) -> list[Any]:
-        """Compute the outputs from `leaves`, and the destinations in the arrays `into`."""
-        arrays = self._arrays
+    def bind(self, leaves: Sequence[Any], into: Mapping[str, Any]) -> Bound:
+        """This program on these very arrays: `leaves`, and the destinations' arrays `into`."""
+        arrays = self._arrays.copy()
+        for slot, leaf in zip(self._leaves, leaves, strict=True):
+            arrays[slot] = leaf
+        for name, place in self._destinations.items():
+            arrays[place.tensor.slot] = place.of(into[name])
+        for slot, home, shape in self._tenants:
+            arrays[slot] = arrays[home].reshape(shape)
+        for slot, base, layout in self._views:
+            arrays[slot] = layout(arrays[base])
+        return Bound(
+            zeros={name: into[name] for name in self._zeros},
+            segments=[
+                ([(kernel, arguments(arrays)) for kernel, arguments in steps], ready) for steps, ready in self._segments
+            ],
+            outputs=[arrays[slot] for slot in self._outputs],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bound:
+    """A program and the arrays that it works on.
+
+    zeros:    what the outputs do not depend on, by name
+    segments: calls, cut where a destination is complete, with its name
+    outputs:  arrays of the outputs
+    """
+
+    zeros: dict[str, Any]
+    segments: list[tuple[list[Call], str | None]]
+    outputs: list[Any]
+
+    def run(self, on_ready: Callable[[str], None] | None = None) -> list[Any]:
+        """Compute the outputs and the destinations from what the leaves hold now."""
         buffer_size = np.setbufsize(BUFFER_SIZE)
         try:
-            for slot, leaf in zip(self._leaves, leaves, strict=True):
-                arrays[slot] = leaf
-            for name, place in self._destinations.items():
-                arrays[place.tensor.slot] = place.of(into[name])
-            for slot, home, shape in self._tenants:
-                arrays[slot] = arrays[home].reshape(shape)
-            for slot, base, layout in self._views:
-                arrays[slot] = layout(arrays[base])
-            for name in self._zeros:
-                into[name].fill(0)
+            for name, array in self.zeros.items():
+                array.fill(0)
                 if on_ready is not None:
                     on_ready(name)
             # Overflow and NaN go on as IEEE 754 says; whoever gets the loss and the gradient looks at them.
             with np.errstate(all="ignore"):
-                for steps, ready in self._segments:
-                    for kernel, arguments in steps:
-                        kernel(*arguments(arrays))
+                for calls, ready in self.segments:
+                    for kernel, arguments in calls:
+                        kernel(*arguments)
                     if ready is not None and on_ready is not None:
                         on_ready(ready)
-            return [arrays[slot] for slot in self._outputs]
+            return self.outputs
         finally:
             np.setbufsize(buffer_size)
-            arrays[:] = self._lasting
 
 
 def _segments(instructions: Sequence[Instruction], pinned: Mapping[int, str]) -> list[tuple[list[Step], str | None]]:

@@ -53,9 +53,7 @@ class _Transformed:
                 self._recordings.popitem(last=False)
         else:
             self._recordings.move_to_end(structure)
-        if recording.chain.xp is not np:
-            arrays = [to_device(recording.chain.xp, array) for array in arrays]
-        return recording, arrays
+        return recording, [to_device(recording.chain.xp, array) for array in arrays]
 
     def _record(self, params: Mapping[str, Any], structure: Structure, arrays: list[Any]) -> _Recording:
         if any(isinstance(array, Tensor) for array in arrays):
@@ -111,7 +109,7 @@ class _Differentiated(_Transformed):
         else:
             _check_out(params, out)
         recording.seed.fill(seed)
-        values = recording.program.run(arrays, out, on_ready)
+        values = recording.program.bind(arrays, out).run(on_ready)
         return values, {name: out[name] for name in params}
 
 
@@ -146,6 +144,31 @@ class ValueAndGrad(_Differentiated):
         values, gradients = self._run(params, args, out, seed, on_ready)
         return float(values[0]), gradients
 
+    def bind(
+        self,
+        params: Mapping[str, Any],
+        *args: Any,
+        out: Mapping[str, Any],
+        seed: float = 1.0,
+        on_ready: Callable[[str], None] | None = None,
+    ) -> Callable[[], float]:
+        """A function without arguments that does what a call with these would: on what the arrays hold by then.
+
+        For a loop over buffers that stay: what a call does before it computes is done once. NumPy arrays only, else
+        TypeError; the other errors are those of a call, and what fn captures from outside is constant here, too.
+        """
+        recording, arrays = self._recording(params, args)
+        if recording.chain.xp is not np:
+            raise TypeError("expected NumPy arrays, found those of a device: their values are moved at each call")
+        _check_out(params, out)
+        run, fill = recording.program.bind(arrays, out).run, recording.seed.fill
+
+        def bound() -> float:
+            fill(seed)
+            return float(run(on_ready)[0])
+
+        return bound
+
 
 class Grad(_Differentiated):
     """What `grad` returns."""
@@ -173,7 +196,7 @@ class Forward(_Transformed):
         The arrays are memory of this object, to be read until its next call; copy what must last.
         """
         recording, arrays = self._recording(params, args)
-        return rebuild(recording.result, iter(recording.program.run(arrays, {})))
+        return rebuild(recording.result, iter(recording.program.bind(arrays, {}).run()))
 
     def _finish(self, chain: Chain, params: dict[str, Tensor], leaves: list[Tensor], result: Any) -> _Recording:
         outputs: list[Any] = []

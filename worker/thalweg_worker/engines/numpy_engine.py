@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,8 @@ class NumpyEngine:
         predict = getattr(model, "predict", None)
         self._predict = autodiff.forward(predict) if classify and predict is not None else None
 
-    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> float:
-        loss, _ = self._value_and_grad(parameters, batch, out=out, seed=weight)
-        return loss
+    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> Callable[[], float]:
+        return self._value_and_grad.bind(parameters, batch, out=out, seed=weight)
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         loss = float(self._loss(parameters, batch))

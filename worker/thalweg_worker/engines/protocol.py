@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -27,8 +28,11 @@ class GradientEngine(Protocol):
 
     deterministic: bool
 
-    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> float:
-        """The mean loss of `batch`; `weight` times its gradient is written into `out`.
+    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> Callable[[], float]:
+        """The function that computes the mean loss of `batch`, and writes `weight` times its gradient into `out`.
+
+        It works on these very arrays, and on what they hold when it is called: the loop has a few buffers that stay,
+        and asks once for each combination of them.
 
         parameters: by name, float32, read in place and never written
         weight:     samples of this microbatch / samples of the batch, so that the sum over all microbatches is the

@@ -1,0 +1,147 @@
+"""The server's part of a step on one host: sum, update, publish.
+
+While it happens, every worker would only wait; so the workers do it, each on a share of the flat vector, and no other
+process has to be woken. Who arrives last at a rendezvous does what is to be done once.
+
+    all gradients are there -> [the norm, where it is clipped] -> sum and rule, each its share -> version t + 1 is whole
+       once: sum the losses        once: take the norm                                           once: publish it
+
+Rules:
+  - Nothing that is not finite is ever published: the run halts, and version t stays whole.
+  - The last version is not trained on; where there is a held-out set, it is always evaluated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from thalweg_cluster.rules import make_rule
+from thalweg_cluster.schedules import Schedule, make_schedule
+from thalweg_cluster.summation import tree_sum_scalars
+from thalweg_cluster.update import UpdatePass, norm
+from thalweg_proto.board import Board, Outcome
+from thalweg_proto.shared_memory import MemoryPlan, Vectors
+from thalweg_proto.shares import share
+
+ROWS = 100
+"""Lines of metrics.jsonl in a run, evaluations not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSpec:
+    """What a step of a job is.
+
+    steps, batch_size: of the whole job; `microbatches` is V
+    rule:              name of the update rule; `rule_options` its options, named as in the job file
+    schedule:          options of the learning rate's schedule, `learning_rate` among them
+    clip_norm:         the largest norm of the summed gradient, longer ones are shortened to it
+                       (torch.nn.utils.clip_grad_norm_); 0: off
+    eval_every:        the held-out set is evaluated at each version that this divides; 0: only the last one
+    chunks:            into how many chunks the held-out set is cut; 0: there is none
+    threads:           with which each worker updates its share
+    """
+
+    microbatches: int
+    batch_size: int
+    steps: int
+    rule: str
+    rule_options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Mapping[str, Any] = field(default_factory=dict)
+    clip_norm: float = 0.0
+    eval_every: int = 0
+    chunks: int = 0
+    threads: int = 1
+
+    def learning_rate(self) -> Schedule:
+        """The learning rate as a function of the step."""
+        return make_schedule(self.schedule, self.steps)
+
+    def weights(self) -> list[float]:
+        """The share of each microbatch in the batch."""
+        v, b = self.microbatches, self.batch_size
+        return [((m + 1) * b // v - m * b // v) / b for m in range(v)]
+
+    def evaluates(self, version: int) -> bool:
+        """Whether the held-out set is evaluated with `version`."""
+        due = version == self.steps or (version > 0 and self.eval_every > 0 and version % self.eval_every == 0)
+        return due and self.chunks > 0
+
+    def has_row(self, version: int) -> bool:
+        """Whether there is a line of metrics.jsonl for `version`."""
+        return self.evaluates(version) or (version > 0 and version % max(1, self.steps // ROWS) == 0)
+
+
+class HostStep:
+    """The server's part of each step, as one worker does it."""
+
+    def __init__(
+        self, spec: StepSpec, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int
+    ) -> None:
+        self._spec = spec
+        self._board = board
+        self._rank = rank
+        self._learning_rate = spec.learning_rate()
+        self._weights = spec.weights()
+        self._update = UpdatePass(
+            plan,
+            vectors,
+            make_rule(spec.rule, spec.rule_options),
+            chunks=share(plan.chunks, rank, workers),
+            squares=board.squares,
+            threads=spec.threads,
+        )
+
+    @property
+    def shares(self) -> list[tuple[Callable[[], None], Callable[[], None]]]:
+        """In this order: this worker's share, and what is to be done once when all have done theirs."""
+        apply = (self._apply, self._publish)
+        return [(self._measure, self._take_norm), apply] if self._spec.clip_norm else [apply]
+
+    def pushed(self) -> None:
+        """Once, when all gradients of the step are there: sums the losses."""
+        board = self._board
+        loss = tree_sum_scalars([weight * loss for weight, loss in zip(self._weights, board.losses, strict=True)])
+        board.summed(loss)
+        if not math.isfinite(loss):
+            board.halt()
+
+    def _measure(self) -> None:
+        self._update.measure(self._board.version)
+
+    def _take_norm(self) -> None:
+        self._board.measured(norm(self._board.squares))
+
+    def _apply(self) -> None:
+        board, clip = self._board, self._spec.clip_norm
+        step = board.version
+        # A norm that is not finite shortens nothing: the pass itself will find what is not finite.
+        shorten = clip and clip < board.gradient_norm < math.inf
+        board.finite[self._rank] = self._update.apply(
+            step,
+            self._learning_rate(step),
+            summed=bool(clip),
+            factor=clip / (board.gradient_norm + 1e-6) if shorten else None,
+            note_squares=not clip and self._spec.has_row(step + 1),
+        )
+
+    def _publish(self) -> None:
+        board, spec = self._board, self._spec
+        version = board.version + 1
+        if not all(board.finite):
+            board.halt()
+            return
+        if not spec.clip_norm and spec.has_row(version):
+            board.measured(norm(board.squares))
+        outcome = Outcome.STOPPED if board.stop_asked else Outcome.TRAIN
+        if version == spec.steps:
+            outcome = Outcome.DONE
+        evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
+        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter())
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._update.close()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thalweg_cluster.step import HostStep, StepSpec
+from thalweg_proto.board import Board, Outcome, board_bytes
+from thalweg_proto.shared_memory import CHUNK, MemoryPlan, Vectors, create_segment
+
+SIZE = 5 * CHUNK
+
+
+class Host:
+    """The workers of one host, whose steps a test does by hand, one after the other."""
+
+    def __init__(self, workers: int = 2, **changed) -> None:
+        given = {
+            "microbatches": 2,
+            "batch_size": 4,
+            "steps": 3,
+            "rule": "sgd",
+            "schedule": {"name": "constant", "learning_rate": 0.5, "warmup_steps": 0},
+        }
+        spec = StepSpec(**given | changed)
+        plan = MemoryPlan(size=SIZE, microbatches=spec.microbatches, slots=0)
+        fds = create_segment(plan.vector_bytes), create_segment(board_bytes(plan, workers))
+        self.vectors, self.board = Vectors(plan, fds[0]), Board(plan, workers, fds[1])
+        for fd in fds:
+            os.close(fd)
+        self.steps = [HostStep(spec, plan, self.vectors, self.board, rank=r, workers=workers) for r in range(workers)]
+
+    def step(self, *gradients: float, losses: tuple[float, ...] = (1.0, 3.0)) -> None:
+        """All workers push gradients that are the same number everywhere, and do their shares."""
+        for gradient, value in zip(self.vectors.gradients(self.board.version), gradients, strict=True):
+            gradient[...] = value
+        for m, loss in enumerate(losses):
+            self.board.losses[m] = loss
+        self.steps[-1].pushed()
+        for i in range(len(self.steps[0].shares)):
+            if self.board.outcome is not Outcome.TRAIN:
+                return
+            for step in self.steps:
+                step.shares[i][0]()
+            self.steps[0].shares[i][1]()
+
+    def newest(self) -> set[float]:
+        return set(self.vectors.version(self.board.version).tolist())
+
+
+def test_a_step_by_hand():
+    """0 - 0.5 * (1 + 2) = -1.5 everywhere; the loss is the mean over the batch; the norm that of 40,960 threes."""
+    host = Host()
+    host.step(1.0, 2.0)
+    assert host.newest() == {-1.5}
+    assert (host.board.version, host.board.loss, host.board.outcome) == (1, 2.0, Outcome.TRAIN)
+    assert host.board.gradient_norm == pytest.approx(3 * math.sqrt(SIZE))
+
+
+def test_clipping_by_hand():
+    """A norm of 3 sqrt(n), shortened to sqrt(n), moves by 0.5 * 1; one below the bound is left alone."""
+    host = Host(clip_norm=math.sqrt(SIZE))
+    host.step(1.0, 2.0)
+    assert sorted(host.newest()) == pytest.approx([-0.5], rel=1e-6)
+    host.step(0.25, 0.25)
+    assert sorted(host.newest()) == pytest.approx([-0.75], rel=1e-6)
+
+
+def test_the_last_step_is_done_even_where_a_stop_was_asked_for():
+    """There is nothing left to stop."""
+    host = Host(steps=1)
+    host.board.ask_to_stop()
+    host.step(1.0, 2.0)
+    assert (host.board.version, host.board.outcome) == (1, Outcome.DONE)
+
+
+def test_a_run_that_is_asked_to_stop_ends_with_the_next_version_unevaluated():
+    """The version is whole; nobody waits for an evaluation."""
+    host = Host(eval_every=1, chunks=1)
+    host.board.ask_to_stop()
+    host.step(1.0, 2.0)
+    assert (host.board.version, host.board.outcome, host.board.evaluate) == (1, Outcome.STOPPED, False)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("bad", [{"gradients": (1.0, math.nan)}, {"losses": (1.0, math.inf)}])
+def test_nothing_that_is_not_finite_is_published(clip_norm, bad):
+    """The version before stays the newest, and whole."""
+    host = Host(clip_norm=clip_norm)
+    host.step(1.0, 2.0)
+    before = host.newest()
+    with np.errstate(all="ignore"):
+        host.step(*bad.get("gradients", (1.0, 2.0)), losses=bad.get("losses", (1.0, 3.0)))
+    assert (host.board.version, host.board.outcome) == (1, Outcome.NOT_FINITE)
+    assert host.newest() == before
+
+
+def test_one_share_that_is_not_finite_is_enough():
+    """Any worker's."""
+    host = Host(workers=3)
+    for gradient in host.vectors.gradients(0):
+        gradient[...] = 1.0
+    host.vectors.gradient(0, 1)[SIZE - 1] = math.nan
+    host.steps[0].pushed()
+    for step in host.steps:
+        step.shares[0][0]()
+    assert host.board.finite.tolist() == [1, 1, 0]
+    host.steps[1].shares[0][1]()
+    assert host.board.outcome is Outcome.NOT_FINITE
+
+
+@given(st.integers(1, 5000), st.integers(0, 300), st.integers(0, 2))
+def test_rows_are_about_a_hundred_and_the_last_version_is_evaluated(steps, eval_every, chunks):
+    """Every evaluated version has a row, version 0 has none, and without a held-out set nothing is evaluated."""
+    spec = StepSpec(microbatches=1, batch_size=1, steps=steps, rule="sgd", eval_every=eval_every, chunks=chunks)
+    rows = [version for version in range(steps + 1) if spec.has_row(version)]
+    evaluated = [version for version in range(steps + 1) if spec.evaluates(version)]
+    assert set(evaluated) <= set(rows)
+    assert 0 not in rows
+    assert bool(evaluated) == bool(chunks)
+    if not evaluated:
+        assert min(steps, 50) <= len(rows) <= 200
+    if chunks:
+        assert evaluated == [v for v in range(1, steps + 1) if v == steps or (eval_every and v % eval_every == 0)]
+
+
+@given(st.integers(1, 40), st.integers(1, 1000))
+def test_the_weights_of_the_microbatches_add_up_to_the_batch(microbatches, more):
+    """Each is its share of the samples."""
+    batch_size = microbatches + more
+    weights = StepSpec(microbatches=microbatches, batch_size=batch_size, steps=1, rule="sgd").weights()
+    assert sum(round(weight * batch_size) for weight in weights) == batch_size
+    assert sum(weights) == pytest.approx(1.0)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import math
+import os
+
+import pytest
+
+from thalweg_proto.board import Board, Outcome, board_bytes
+from thalweg_proto.shared_memory import CHUNK, MemoryPlan, create_segment
+
+PLAN = MemoryPlan(size=3 * CHUNK - 16, microbatches=4, slots=0)
+
+
+@pytest.fixture
+def boards():
+    """One board, mapped by two."""
+    fd = create_segment(board_bytes(PLAN, workers=2))
+    pair = Board(PLAN, 2, fd), Board(PLAN, 2, fd)
+    os.close(fd)
+    return pair
+
+
+def test_what_one_writes_the_others_read(boards):
+    """Every field, each with a value of its own, so that no two lie in the same place."""
+    one, other = boards
+    one.losses[3], one.finite[1], one.squares[2] = 0.25, 1, 7.0
+    one.summed(0.5)
+    one.measured(1.5)
+    one.publish(6, Outcome.DONE, evaluate=True, at_s=12.5)
+    one.ask_to_stop()
+    assert other.losses.tolist() == [0, 0, 0, 0.25]
+    assert other.finite.tolist() == [0, 1]
+    assert other.squares.tolist() == [0, 0, 7.0]
+    assert (other.loss, other.gradient_norm, other.version, other.published_s) == (0.5, 1.5, 6, 12.5)
+    assert (other.outcome, other.evaluate, other.stop_asked) == (Outcome.DONE, True, True)
+
+
+def test_a_new_sum_forgets_the_norm(boards):
+    """A norm is that of its own step, or not known."""
+    boards[0].measured(1.5)
+    boards[0].summed(0.5)
+    assert math.isnan(boards[1].gradient_norm)
+
+
+def test_a_halt_leaves_the_version(boards):
+    """The newest version stays what it is; only the outcome changes."""
+    boards[0].publish(6, Outcome.TRAIN, evaluate=False, at_s=1.0)
+    boards[0].halt()
+    assert (boards[1].version, boards[1].outcome) == (6, Outcome.NOT_FINITE)
