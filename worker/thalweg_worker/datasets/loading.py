@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import ArrayPair, DataSection
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets.dataset import Dataset, target_dtype
@@ -16,7 +16,7 @@ from thalweg_worker.datasets.reading import read_source
 from thalweg_worker.datasets.ready import convert_once
 from thalweg_worker.datasets.rows import Rows, all_rows, check_split, split
 from thalweg_worker.datasets.scaling import Scaling, measure
-from thalweg_worker.datasets.source import Source, attempt
+from thalweg_worker.datasets.source import Source
 from thalweg_worker.datasets.stored import StoredArray
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import BUILT_IN_DATA, ArrayPair
 from thalweg_proto.job.kinds import nearest
 from thalweg_worker.datasets.csv_file import read_csv
@@ -15,7 +15,7 @@ from thalweg_worker.datasets.digits import read_digits
 from thalweg_worker.datasets.idx import read_idx
 from thalweg_worker.datasets.npy import map_npy, read_npz
 from thalweg_worker.datasets.parquet import read_parquet
-from thalweg_worker.datasets.source import Source, attempt, check_dtype, check_file
+from thalweg_worker.datasets.source import Source, check_dtype, check_file
 from thalweg_worker.datasets.stored import StoredArray
 
 _IDX_NAME = re.compile(r"idx\d*(-ubyte)?|-ubyte$|\.idx$")
