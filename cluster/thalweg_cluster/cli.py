@@ -77,7 +77,10 @@ def train(
     from thalweg_proto.job import load_job
 
     with reported():
-        loaded = load_job(job, set_ or [])
+        draft = load_job(job, set_ or [])
+        if draft.problems:
+            raise InputError(draft.problems)
+        loaded = draft.job
         # What follows imports NumPy, Ray and the data readers: a mistake in the job file is answered before.
         from thalweg_cluster.launch.preparation import prepare
         from thalweg_cluster.launch.train import train as run

@@ -19,7 +19,7 @@ def job(workers: int = 1, **train: Any) -> Job:
         "train": train,
         "cluster": {"workers": workers},
     }
-    return parse_job(table, folder=Path("/"))
+    return parse_job(table, folder=Path("/")).job
 
 
 def test_steps_are_taken_as_they_are() -> None:
