@@ -40,10 +40,10 @@ class Preparation:
 def prepare(job: Job, out: Path) -> Preparation:
     """Loads data and model and checks them, and the folder `out`. Raises InputError with all problems found."""
     problems = check_supported(job) + check_folder(out)
-    try:
-        data = load_dataset(job.data, seed=job.seed)
-    except InputError as error:
-        raise InputError([*problems, *error.problems]) from None
+    loaded = load_dataset(job.data, job.seed)
+    data = loaded.data
+    if data is None:
+        raise InputError([*problems, *loaded.problems])
     spec = data.spec
     lengths, more = resolve(job, len(data.train))
     problems += more
