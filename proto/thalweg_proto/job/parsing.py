@@ -77,8 +77,9 @@ def _read_options(
             values[key] = None
             if prefix + key not in doubt:
                 problems.append(Problem(prefix + key, option.kind.expected, "nothing", option.doc))
-    problems += _misplaced(options, values, table, prefix, doubt)
-    return values, problems
+    misplaced = {problem.field: problem for problem in _misplaced(options, values, table, prefix, doubt)}
+    # Where a key does not belong it does not matter what its value is.
+    return values, [*(problem for problem in problems if problem.field not in misplaced), *misplaced.values()]
 
 
 def _misplaced(

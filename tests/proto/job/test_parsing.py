@@ -239,6 +239,12 @@ def test_a_wrong_field_does_not_break_laws_about_it() -> None:
     assert set(problems(optimizer={"rule": "sgdd", "momentum": 0.5})) == {"optimizer.rule"}
 
 
+def test_a_misplaced_option_of_a_wrong_kind_is_one_mistake() -> None:
+    """It does not matter what the value is where the rule does not take the option."""
+    found = draft(optimizer={"rule": "sgd", "alpha": "many"}).problems
+    assert [problem.hint for problem in found] == ['"alpha" belongs to rule "rmsprop"']
+
+
 def test_a_draft_tells_what_a_check_may_build_on() -> None:
     """A field is right where neither it nor its table has a problem, and what is right has its value."""
     found = draft(data={"train": "a.csv", "label": 3}, cluster=7, optimizer={"min_learning_rate": 1, "rule": "adam"})
