@@ -15,7 +15,7 @@ from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import ArrayPair
 from thalweg_proto.job.loading import load_job
 from thalweg_proto.job.parsing import parse_job
-from thalweg_proto.job.resolving import ResolvedTrain, resolve
+from thalweg_proto.job.resolving import ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.job.sections import (
     BUILT_IN_DATA,
     BUILT_IN_MODELS,
@@ -49,4 +49,5 @@ __all__ = [
     "load_job",
     "parse_job",
     "resolve",
+    "resolve_batch",
 ]
