@@ -6,6 +6,7 @@ Exit status: 0 succeeded; 2 the user's input is wrong, nothing was started; 1 th
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -77,13 +78,19 @@ def train(
     from thalweg_proto.job import load_job
 
     with reported():
-        loaded = load_job(job, set_ or [])
-        # What follows imports NumPy, Ray and the data readers: a mistake in the job file is answered before.
+        draft = load_job(job, set_ or [])
+        # After each step what takes longer to import: what cannot be read at all is answered without NumPy, and a
+        # mistake without Ray.
         from thalweg_cluster.launch.preparation import prepare
+
+        address = os.environ.get("RAY_ADDRESS") or None
+        cores = len(os.sched_getaffinity(0)) if address is None else None
+        name = draft.job.name if draft.right("name") else ""
+        folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
+        preparation = prepare(draft, folder, cores)
         from thalweg_cluster.launch.train import train as run
 
-        folder = out or Path("runs", loaded.name, datetime.now().strftime("%Y%m%d-%H%M%S"))
-        raise typer.Exit(run(prepare(loaded, folder), folder, Console()))
+        raise typer.Exit(run(preparation, folder, Console(), address))
 
 
 def main() -> None:

@@ -13,8 +13,11 @@ Validators do not raise: they return `Problem`s, so that one `InputError` can re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,12 @@ class ServerError(RunError):
 
 class ProtocolError(RunError):
     """A peer sent what its state or the protocol does not allow."""
+
+
+def attempt(problems: list[Problem], read: Callable[[], T]) -> T | None:
+    """What `read` returns; None, with its problems added to `problems`, where it raises InputError."""
+    try:
+        return read()
+    except InputError as error:
+        problems += error.problems
+        return None

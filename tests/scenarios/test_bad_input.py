@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +95,241 @@ def test_several_mistakes_are_reported_together(refused):
         assert field in output
 
 
-def test_mistakes_in_data_and_model_are_reported_together(refused):
-    """A file that is not there does not hide what else is wrong."""
-    output = refused("data.train=nowhere.csv", "model.init=nothing.safetensors", "cluster.engine=jax")
-    for part in ("nowhere.csv", "cluster.engine"):
-        assert part in output
+def count(output: str) -> int:
+    """How many mistakes the answer says there are; that many are named below it."""
+    first, *lines = output.splitlines()
+    named = [line for line in lines if re.match(r"  \S.*: expected .*; found ", line)]
+    mistakes = int(first.removesuffix("; nothing was started").split()[0])
+    assert len(named) == mistakes, output
+    return mistakes
+
+
+def test_mistakes_of_all_stages_are_reported_together(refused, monkeypatch):
+    """The job file, its data, its model, the first weights and the machine: one answer names all that is wrong."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    output = refused(
+        "optimizer.learning_rate=-1",
+        "cluster.wrokers=2",
+        "data.train=nowhere.csv",
+        "model.use=nofile.py:build",
+        "model.init=missing.safetensors",
+        "cluster.workers=33",
+        "train.microbatches=40",
+        "train.batch_size=40",
+    )
+    assert count(output) == 6
+    for part in (
+        "optimizer.learning_rate: expected a number > 0; found -1",
+        'cluster.wrokers: expected a known key; found 2\n    did you mean "workers"?',
+        "nowhere.csv",
+        "nofile.py",
+        "missing.safetensors",
+        "cluster.workers: expected at most 32, 16 for each of the 2 cores of this machine; found 33",
+    ):
+        assert output.count(part) >= 1, output
+
+
+MODEL = """
+import numpy as np
+from thalweg_worker import autodiff as ad
+
+class Model:
+    def init(self, rng):
+        return {"w": np.zeros((2, 3), np.float32)}
+    def loss(self, params, batch):
+        return ad.softmax_cross_entropy(batch.x @ params["w"], batch.y)
+
+class NoScalar(Model):
+    def loss(self, params, batch):
+        return batch.x @ params["w"]
+
+def build(data_spec, width=3): return Model()
+def no_scalar(data_spec): return NoScalar()
+def raising(data_spec): raise RuntimeError(f"no such shape: {data_spec.input_shape}")
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files beside the job, each with one mistake or none."""
+    (tmp_path / "mine.py").write_text(MODEL)
+    (tmp_path / "broken.py").write_text("import numpy\nnumpy.no_such_thing()\n\ndef build(data_spec): ...\n")
+    rows = (tmp_path / "data.csv").read_text()
+    (tmp_path / "nan.csv").write_text(rows.replace("0,3,2\n", "0,nan,2\n"))
+    (tmp_path / "species.csv").write_text(rows.replace("label", "species"))
+    (tmp_path / "negative.csv").write_text(rows.replace("0,3,2\n", "-1,3,2\n"))
+    np.savez(tmp_path / "nan.npz", x=np.full((40, 2), np.nan, np.float32), y=np.arange(40) % 3)
+    save_file({"w": np.zeros((2, 3), np.float32)}, tmp_path / "good.safetensors")
+    save_file({"w": np.zeros((5, 3), np.float32)}, tmp_path / "other.safetensors")
+    save_file({"w": np.full((2, 3), np.nan, np.float32)}, tmp_path / "nan.safetensors")
+
+
+MISTAKES = [
+    # the job file and the data
+    (["optimizer.learning_rate=-1", "data.train=nan.csv"], ["optimizer.learning_rate", "nan.csv), line 5"]),
+    (["seed=-1", "data.train=nan.csv"], ["seed:", "nan.csv), line 5"]),
+    (["data.scale=big", "data.train=nan.csv"], ["data.scale", "nan.csv), line 5"]),
+    (["data.eval=2", "data.train=nan.npz"], ["data.eval", "found nan"]),
+    (["data.label=3", "data.train=nowhere.csv"], ["data.label", "nowhere.csv"]),
+    (["data.lable=a", "data.train=nowhere.csv"], ["data.lable", "nowhere.csv"]),
+    (["data.train=3", "data.eval=nowhere.csv"], ["data.train", "nowhere.csv"]),
+    (["data.train=negative.csv", "data.eval=nowhere.csv"], ["labels >= 0", "nowhere.csv"]),
+    # the job file and the model
+    (["train.steps=0", "model.depth=3"], ["train.steps", "model.depth"]),
+    (["data.scale=big", "model.use=mine.py:raising"], ["data.scale", "no such shape: (2,)"]),
+    (["seed=-1", "model.use=mine.py:no_scalar"], ["seed:", "a scalar"]),
+    (["model.use=mlb", "model.init=nowhere.safetensors"], ["model.use", "nowhere.safetensors"]),
+    (["model.init=3", "model.depth=3"], ["model.init", "model.depth"]),
+    # the data and the model
+    (["data.train=nowhere.csv", "model.depth=3"], ["nowhere.csv", "model.depth"]),
+    (["data.train=nowhere.csv", "model.use=broken.py:build"], ["nowhere.csv", "no_such_thing"]),
+    (["data.train=nowhere.csv", "model.use=mine.py:biuld"], ["nowhere.csv", "a function biuld"]),
+    (["data.train=nowhere.csv", "model.use=mine.py:build", "model.wdith=1"], ["nowhere.csv", "model.wdith"]),
+    (["data.train=nan.npz", "model.use=mine.py:no_scalar"], ["found nan", "a scalar"]),
+    (["data.eval=nowhere.csv", "model.use=mine.py:no_scalar"], ["nowhere.csv", "a scalar"]),
+    (["data.eval=nowhere.csv", "model.use=mine.py:build", "model.init=other.safetensors"], ["nowhere.csv", "(5, 3)"]),
+    (["data.train=nowhere.csv", "model.init=nan.safetensors"], ["nowhere.csv", "w finite"]),
+    # the lengths
+    (["train.batch_size=full", "train.microbatches=33", "model.depth=3"], ["train.batch_size", "model.depth"]),
+    (["train.batch_size=full", "train.microbatches=33", "data.eval=nowhere.csv", "train.steps=3"], ["nowhere.csv"]),
+    # what this version cannot do
+    (["cluster.engine=jax", "cluster.placement=pack"], ["cluster.engine", "cluster.placement"]),
+    (["train.consistency=ssp", "data.train=nowhere.csv", "model.depth=3"], ["ssp", "nowhere.csv", "model.depth"]),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), MISTAKES, ids=[" ".join(given) for given, _ in MISTAKES])
+def test_a_mistake_hides_none_of_another_stage(refused, files, given, said):
+    """Each is named, and nothing else: what only follows from another is none."""
+    output = refused(*given)
+    assert [part for part in said if part not in output] == [], output
+    assert count(output) == len(said), output
+
+
+FOLLOW_UPS = [
+    ["data.label=3", "data.train=species.csv"],
+    ["data.lable=species", "data.train=species.csv"],
+    ["data.target=species", "data.train=species.csv"],
+    ["data.task=klassen", "data.train=negative.csv"],
+    ["model.use=mine.py:no_scalar", "model.init=other.safetensors"],
+    ["data.train=nowhere.csv", "model.use=mine.py:raising"],
+    ["data.train=nowhere.csv", "model.use=mine.py:build", "model.init=other.safetensors"],
+    ["train.consistency=ssb", "train.staleness=2"],
+    ["train.microbatches=0", "cluster.workers=5"],
+    ["cluster.workers=0", "train.microbatches=1"],
+    ["data=3"],
+    ["model=3"],
+    ["train=3"],
+    ["cluster=3"],
+]
+
+
+@pytest.mark.parametrize("given", FOLLOW_UPS, ids=" ".join)
+def test_what_follows_from_a_mistake_is_no_mistake(refused, files, given):
+    """Where the first is mended the second is gone, so only the first is told."""
+    assert count(refused(*given)) == 1
+
+
+@pytest.mark.parametrize("table", ["data", "model", "train"])
+def test_a_misspelt_table_is_one_mistake(refused, table):
+    """What it holds is not missing."""
+    output = refused(job=JOB.replace(f"[{table}]", f"[{table}s]"))
+    assert f'did you mean "{table}"?' in output
+    assert count(output) == 1
+
+
+FULL: dict[str, dict[str, str]] = {
+    "data": {
+        "train": "species.csv",
+        "eval": "species.csv",
+        "label": "species",
+        "task": "classification",
+        "scale": "none",
+    },
+    "model": {"use": "mine.py:build", "init": "good.safetensors", "width": "3"},
+    "train": {
+        "steps": "3",
+        "batch_size": "40",
+        "microbatches": "5",
+        "consistency": "sync",
+        "backup_workers": "0",
+        "eval_every": "0",
+    },
+    "optimizer": {
+        "rule": "rmsprop",
+        "learning_rate": "0.5",
+        "weight_decay": "0.1",
+        "momentum": "0.9",
+        "alpha": "0.9",
+        "centered": "true",
+        "eps": "0.1",
+        "schedule": "cosine",
+        "warmup_steps": "1",
+        "min_learning_rate": "0.4",
+        "clip_norm": "1",
+    },
+    "cluster": {"workers": "5", "gpus_per_worker": "0", "engine": "numpy", "placement": "PACK", "max_failures": "1"},
+    "checkpoint": {"every_steps": "1", "keep": "2"},
+    "metrics": {"port": "0"},
+}
+KEYS = [(table, key) for table, keys in FULL.items() for key in keys]
+
+
+def full(**changes: str | None) -> list[str]:
+    """`--set` of every key of FULL, with changes by field: full(**{"data.label": "3"})."""
+    fields = {f"{table}.{key}": FULL[table][key] for table, key in KEYS} | changes
+    return [f"{field}={value}" for field, value in fields.items() if value is not None]
+
+
+@pytest.mark.parametrize(("table", "key"), [pair for pair in KEYS if pair != ("model", "width")])
+def test_each_wrong_value_is_one_mistake(refused, files, table, key):
+    """A job that gives every key, one of them a value that no key takes: that one is named, and nothing else."""
+    output = refused(*full(**{f"{table}.{key}": "{ a = [[]] }"}), job="")
+    assert f"  {table}.{key}: expected" in output
+    assert count(output) == 1, output
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS)
+def test_each_misspelt_key_is_one_mistake(refused, files, table, key):
+    """A job that gives every key, one of them misspelt: that is named, and nothing for which its default is wrong."""
+    output = refused(*full(**{f"{table}.{key}": None, f"{table}.{key}x": FULL[table][key]}), job="")
+    assert f"  {table}.{key}" in output  # model.use is missing: what else [model] holds is for the model
+    assert count(output) == 1, output
+
+
+def test_a_model_too_large_for_shared_memory_is_found_beside_other_mistakes(refused, monkeypatch):
+    """Its size and the number of microbatches are all that it takes."""
+    monkeypatch.setattr("thalweg_cluster.launch.preparation.bytes_free", lambda: 100)
+    output = refused("data.eval=nowhere.csv", "train.steps=0", "model.init=nowhere.safetensors", "cluster.workers=0")
+    assert "100 bytes are free" in output
+    assert count(output) == 5
+    assert "are free" not in refused("train.batch_size=0")
+
+
+def test_a_name_that_is_wrong_leaves_a_default_folder_to_check(refused, tmp_path, monkeypatch):
+    """Without --out the folder has the job's name in it; a wrong one is one mistake."""
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "job.toml", "--set", "name=a/b"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert count(result.output) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_is_answered_without_ray(refused, tmp_path):
+    """To import Ray takes longer than all checks of a small job, and none of them needs it."""
+    program = (
+        "import sys\n"
+        "from thalweg_cluster.cli import app\n"
+        "try:\n"
+        "    app(['train', 'job.toml', '--set', 'seed=-1', '--set', 'cluster.workers=100000'])\n"
+        "finally:\n"
+        "    print('ray' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout.strip() == "False"
+    assert "seed" in done.stderr
+    assert "cluster.workers" in done.stderr
 
 
 def test_more_workers_than_sixteen_a_core(refused, monkeypatch):
@@ -227,16 +460,17 @@ def test_a_ray_cluster_that_is_not_there(refused, monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
-    output = refused()
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    output = refused("cluster.workers=33", "train.microbatches=40", "train.batch_size=40")
+    assert count(output) == 1  # how many cores this machine has does not matter then
     assert f"RAY_ADDRESS: expected the address of a Ray cluster; found '{address}'" in output
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    """--out names a file."""
-    (tmp_path / "job.toml").write_text(
-        JOB.replace("data.csv", "digits").replace('train = "digits"', 'train = "digits"')
-    )
-    (tmp_path / "out").write_text("a file")
-    result = CliRunner().invoke(app, ["train", str(tmp_path / "job.toml"), "--out", str(tmp_path / "out")])
+def test_a_folder_that_cannot_be_written(refused, tmp_path):
+    """--out names a file; that hides no mistake in the job, nor is it hidden by one."""
+    (tmp_path / "file").write_text("a file")
+    job, out = str(tmp_path / "job.toml"), str(tmp_path / "file")
+    result = CliRunner().invoke(app, ["train", job, "--set", "seed=-1", "--set", "model.depth=3", "--out", out])
     assert result.exit_code == 2
     assert "--out: expected a folder that can be written" in result.output
+    assert count(result.output) == 3

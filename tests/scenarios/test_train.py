@@ -43,7 +43,7 @@ def test_a_run_leaves_the_files_of_the_contract(train):
     assert summary["phase_ms"].keys() == {"sample", "compute", "push", "wait"}
     assert [row["step"] for row in run.rows if row["evaluation"]] == [30, 60]
     assert run.rows[-1]["evaluation"] == summary["eval"]
-    job = load_job(run.folder / "job.toml")
+    job = load_job(run.folder / "job.toml").job
     assert "microbatches = 8" in (run.folder / "job.toml").read_text()  # defaults, filled in
     assert job.optimizer.momentum == 0.9
     weights = load_file(run.folder / "weights.safetensors")

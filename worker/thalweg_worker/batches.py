@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_worker.batch import Batch
+from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.datasets.dataset import target_dtype
 from thalweg_worker.sampler import Sampler, SampleStream
@@ -31,7 +31,7 @@ class BatchSource:
         samples = self._sampler.size(microbatch)
         if samples not in self._buffers:
             key = np.array([self._sampler.seed, 0, 0], dtype=np.uint64)
-            self._buffers[samples] = empty_batch(self._dataset, samples, key)
+            self._buffers[samples] = empty_batch(self._dataset.spec, samples, key)
         return self._buffers[samples]
 
     def draw(self, step: int, microbatch: int) -> None:
@@ -58,7 +58,7 @@ def evaluation_batch(dataset: Dataset, chunk: int) -> Batch:
     """Chunk `chunk` of a held-out set, in its own order."""
     begin = chunk * EVALUATION_CHUNK
     end = min(begin + EVALUATION_CHUNK, len(dataset))
-    batch = empty_batch(dataset, end - begin, None)
+    batch = empty_batch(dataset.spec, end - begin, None)
     dataset.take(np.arange(begin, end, dtype=np.int64), batch.x, batch.y)
     return batch
 
@@ -66,13 +66,24 @@ def evaluation_batch(dataset: Dataset, chunk: int) -> Batch:
 def first_batch(dataset: Dataset, samples: int = 4) -> Batch:
     """The first few samples, with a key, as a training batch: to try a model on before it is trained."""
     samples = min(samples, len(dataset))
-    batch = empty_batch(dataset, samples, np.zeros(3, dtype=np.uint64))
+    batch = empty_batch(dataset.spec, samples, np.zeros(3, dtype=np.uint64))
     dataset.take(np.arange(samples, dtype=np.int64), batch.x, batch.y)
     return batch
 
 
-def empty_batch(dataset: Dataset, samples: int, key: NDArray[np.uint64] | None) -> Batch:
-    """Room for `samples` samples of `dataset`."""
-    spec = dataset.spec
+def made_up_batch(spec: DataSpec, samples: int = 4) -> Batch:
+    """Samples without meaning, with a key, in place of `first_batch` where the data itself has a mistake.
+
+    Noise, as after scaling, for numbers; 0, which is always there, for tokens and classes.
+    """
+    batch = empty_batch(spec, samples, np.zeros(3, dtype=np.uint64))
+    rng = np.random.default_rng(0)
+    for array in (batch.x, batch.y):
+        array[...] = rng.standard_normal(array.shape) if array.dtype == np.float32 else 0
+    return batch
+
+
+def empty_batch(spec: DataSpec, samples: int, key: NDArray[np.uint64] | None) -> Batch:
+    """Room for `samples` samples."""
     x = np.empty((samples, *spec.input_shape), dtype=spec.input_dtype)
     return Batch(x, np.empty((samples, *spec.target_shape), dtype=target_dtype(spec)), key)

@@ -1,6 +1,7 @@
 """From a job file to a finished run. The only part of the cluster that knows the worker's code.
 
 preparation.py   checks everything that can be checked before anything starts
+cores.py         how many workers this machine takes
 ray_cluster.py   the Ray cluster to run on: one of our own, or that of RAY_ADDRESS
 actors.py        places and starts the server and the workers
 train.py         watches a run, from start to summary.json

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.launch.cores import check_local
 from thalweg_cluster.reporting.files import check_folder
 from thalweg_cluster.rules import make_rule
-from thalweg_proto.errors import InputError, Problem
-from thalweg_proto.job import Job, ResolvedTrain, resolve
+from thalweg_proto.errors import InputError, Problem, attempt
+from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.layout import Layout
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
-from thalweg_worker.batches import evaluation_chunks, first_batch
-from thalweg_worker.datasets import TrainEval, load_dataset
-from thalweg_worker.models import ModelSource, check_model, generator, initial_parameters, load_init
+from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
+from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
+from thalweg_worker.models import ModelSource, Parameters, check_model, generator, initial_parameters, load_init
 from thalweg_worker.sampler import Sampler
 
 
@@ -38,33 +39,35 @@ class Preparation:
     chunks: int
 
 
-def prepare(job: Job, out: Path) -> Preparation:
-    """Loads data and model and checks them, and the folder `out`. Raises InputError with all problems found."""
-    problems = check_supported(job) + check_folder(out)
-    try:
-        data = load_dataset(job.data, seed=job.seed)
-    except InputError as error:
-        raise InputError([*problems, *error.problems]) from None
-    spec = data.spec
-    lengths, more = resolve(job, len(data.train))
-    problems += more
-    try:
-        # The job file's reader has made the path of a user's model absolute.
-        model = ModelSource.read(job.model.use, job.model.options, folder=Path())
-        built = model.build(spec)
-    except InputError as error:
-        raise InputError([*problems, *error.problems]) from None
-    problems += check_model(built, spec, first_batch(data.train), generator(job.seed))
+def prepare(draft: Draft, out: Path, cores: int | None) -> Preparation:
+    """Loads data and model and checks them, the folder `out` and the number of workers.
+
+    cores: of this machine, where the Ray cluster will be one of our own; None where it is there already
+
+    Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
+    """
+    job = draft.job
+    problems = [*draft.problems, *check_supported(draft), *check_folder(out)]
+    if cores is not None and draft.right("cluster.workers"):
+        problems += check_local(job.cluster.workers, cores)
+    seed = job.seed if draft.right("seed") else 0  # what is wrong does not depend on it
+    loaded = load_dataset(job.data, seed, draft.wrong_in("data"))
+    lengths, microbatches, length_problems = _lengths(draft, loaded.samples)
+    model, parameters, model_problems = _model(draft, loaded, seed)
+    problems += [*loaded.problems, *length_problems, *model_problems]
+    layout = None if parameters is None else Layout.of({name: array.shape for name, array in parameters.items()})
+    if layout is not None and microbatches is not None and not draft.wrong_in("optimizer"):
+        slots = len(make_rule(job.optimizer.rule, job.optimizer.options_for("rule")).slots)
+        problems += check_room(MemoryPlan(size=layout.size, microbatches=microbatches, slots=slots), bytes_free())
     if problems:
         raise InputError(problems)
-    parameters = initial_parameters(built, job.seed)
-    if job.model.init is not None:
-        problems += load_init(job.model.init, parameters)
-    layout = Layout.of({name: array.shape for name, array in parameters.items()})
-    slots = len(make_rule(job.optimizer.rule, job.optimizer.options_for("rule")).slots)
-    problems += check_room(MemoryPlan(size=layout.size, microbatches=lengths.microbatches, slots=slots), bytes_free())
-    if problems:
-        raise InputError(problems)
+    # Where nothing is wrong all is known.
+    data = loaded.data
+    assert data is not None
+    assert lengths is not None
+    assert model is not None
+    assert parameters is not None
+    assert layout is not None
     initial = np.zeros(layout.size, dtype=np.float32)
     for name, view in layout.views(initial).items():
         view[...] = parameters[name]
@@ -86,19 +89,59 @@ def prepare(job: Job, out: Path) -> Preparation:
     )
 
 
-def check_supported(job: Job) -> list[Problem]:
+def _lengths(draft: Draft, samples: int | None) -> tuple[ResolvedTrain | None, int | None, list[Problem]]:
+    """The lengths of the run, at least its microbatches, None where they are not known, and what is wrong with them."""
+    train = draft.job.train
+    if samples is None or not draft.right("train.batch_size", "train.microbatches"):
+        return None, None, []
+    if not draft.right("train.steps", "train.epochs", "cluster.workers"):
+        return None, resolve_batch(train, samples)[1], []
+    lengths, problems = resolve(draft.job, samples)
+    return lengths, None if problems else lengths.microbatches, problems
+
+
+def _model(draft: Draft, loaded: Loaded, seed: int) -> tuple[ModelSource | None, Parameters | None, list[Problem]]:
+    """The model and its parameters before step 0, None where they are not known, and what is wrong with them."""
+    section = draft.job.model
+    problems: list[Problem] = []
+    source = parameters = None
+    if draft.right("model.use"):
+        # The job file's reader has made the path of a user's model absolute.
+        source = attempt(problems, lambda: ModelSource.read(section.use, section.options, folder=Path()))
+    if source is not None:
+        parameters, problems = _drawn(source, loaded, seed)
+    if section.init is not None and draft.right("model.init"):
+        problems += load_init(section.init, parameters)
+    return source, parameters, problems
+
+
+def _drawn(source: ModelSource, loaded: Loaded, seed: int) -> tuple[Parameters | None, list[Problem]]:
+    """What the model draws, None where it has a mistake or the data is not known, and the mistakes."""
+    spec = loaded.spec
+    if spec is None:
+        return None, source.check()
+    problems: list[Problem] = []
+    model = attempt(problems, lambda: source.build(spec))
+    if model is None:
+        return None, problems
+    batch = first_batch(loaded.data.train) if loaded.data is not None else made_up_batch(spec)
+    problems = check_model(model, spec, batch, generator(seed))
+    return None if problems else initial_parameters(model, seed), problems
+
+
+def check_supported(draft: Draft) -> list[Problem]:
     """What a job file may say that this version cannot run yet."""
-    problems = []
-    if job.train.consistency != "sync":
-        problems.append(Problem("train.consistency", '"sync" in this version', repr(job.train.consistency)))
-    if job.train.backup_workers:
-        problems.append(Problem("train.backup_workers", "0 in this version", str(job.train.backup_workers)))
-    if job.cluster.engine != "numpy":
-        problems.append(Problem("cluster.engine", '"numpy" in this version', repr(job.cluster.engine)))
-    if job.cluster.gpus_per_worker:
-        expected, found = "0 with the engine numpy, which uses no GPU", str(job.cluster.gpus_per_worker)
-        problems.append(Problem("cluster.gpus_per_worker", expected, found))
-    if job.cluster.placement != "PACK":
-        expected = '"PACK" in this version: all workers on one host'
-        problems.append(Problem("cluster.placement", expected, repr(job.cluster.placement)))
-    return problems
+    job = draft.job
+    none_of_numpy = "0 with the engine numpy, which uses no GPU"
+    found = (
+        ("train.consistency", job.train.consistency, "sync", '"sync" in this version'),
+        ("train.backup_workers", job.train.backup_workers or 0, 0, "0 in this version"),
+        ("cluster.engine", job.cluster.engine, "numpy", '"numpy" in this version'),
+        ("cluster.gpus_per_worker", job.cluster.gpus_per_worker, 0, none_of_numpy),
+        ("cluster.placement", job.cluster.placement, "PACK", '"PACK" in this version: all workers on one host'),
+    )
+    return [
+        Problem(field, expected, repr(value))
+        for field, value, supported, expected in found
+        if draft.right(field) and value != supported
+    ]

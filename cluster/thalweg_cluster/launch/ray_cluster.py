@@ -7,36 +7,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from thalweg_cluster.launch.cores import Oversubscribed, oversubscribed
 from thalweg_proto.errors import InputError, Problem
 
 CONNECT_S = 5.0
-WORKERS_PER_CORE_MAX = 16
-"""More workers than cores only wait for each other; so many are somebody's slip."""
-
-
-@dataclass(frozen=True)
-class Oversubscribed:
-    """More workers than cores: it runs, but tells nothing about speed."""
-
-    workers: int
-    cores: int
-
-    def __str__(self) -> str:
-        return f"{self.workers} workers share {self.cores} cores: the result is the same, the speed is not"
-
-
-def check_local(workers: int, cores: int) -> tuple[list[Problem], Oversubscribed | None]:
-    """Whether a cluster of our own on a machine of `cores` cores takes `workers` workers, and what to warn of."""
-    most = WORKERS_PER_CORE_MAX * cores
-    if workers > most:
-        expected = f"at most {most}, {WORKERS_PER_CORE_MAX} for each of the {cores} cores of this machine"
-        return [Problem("cluster.workers", expected, str(workers), "start a Ray cluster and set RAY_ADDRESS")], None
-    return [], Oversubscribed(workers, cores) if workers > cores else None
 
 
 def check_given(workers: int, cpus_by_node: list[int]) -> list[Problem]:
@@ -67,21 +45,20 @@ def connect(address: str) -> None:
 
 
 @contextlib.contextmanager
-def ray_cluster(workers: int) -> Iterator[Oversubscribed | None]:
+def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | None]:
     """Connects to Ray for the length of the block; yields what to warn of.
 
-    Raises InputError where the cluster cannot be reached or has too few CPUs.
+    address: of the cluster to join; None for one of our own, which takes what `check_local` lets pass
+
+    Raises InputError where the cluster at `address` cannot be reached or has too few CPUs.
     """
-    address = os.environ.get("RAY_ADDRESS")
     cores = len(os.sched_getaffinity(0))
     # Ray asks on the terminal, and reports to its makers, unless told.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # What Ray will do with accelerators one day is not our user's to read on each run.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not address:
-        problems, warning = check_local(workers, cores)
-        if problems:
-            raise InputError(problems)
+    if address is None:
+        warning = oversubscribed(workers, cores)
         ray.init(
             num_cpus=max(cores, workers),
             include_dashboard=False,
@@ -92,7 +69,7 @@ def ray_cluster(workers: int) -> Iterator[Oversubscribed | None]:
         warning = None
         connect(address)
     try:
-        if address:
+        if address is not None:
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
             cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
             if problems := check_given(workers, cpus):

@@ -30,15 +30,17 @@ STOP_S = 30.0
 EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
 
 
-def train(preparation: Preparation, out: Path, console: Console) -> int:
+def train(preparation: Preparation, out: Path, console: Console, address: str | None) -> int:
     """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
+
+    address: of the Ray cluster; None for one of our own
 
     Raises InputError where the Ray cluster does not take the job; nothing was started then.
     """
     began = perf_counter()
     job = preparation.job
     # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
-    with ray_cluster(job.cluster.workers) as warning, interruptible():
+    with ray_cluster(job.cluster.workers, address) as warning, interruptible():
         if warning is not None:
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
         folder = RunFolder(out)

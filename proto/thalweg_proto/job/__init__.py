@@ -1,19 +1,21 @@
 """The job file: what a person submits, as TOML and as frozen dataclasses.
 
-    job = load_job("mnist.toml", ["train.steps=100"])
+    draft = load_job("mnist.toml", ["train.steps=100"])     # a job, and what is wrong with it
+    job = draft.job                                         # where there are no draft.problems
     job.train.batch_size, job.optimizer.options_for("rule")
     lengths, problems = resolve(job, samples=60_000)
 
 Every key is declared once, in sections.py, with its range, default and meaning; the checker, the messages,
 the writer and the reference page read that declaration. kinds.py says what a key may hold, laws.py what keys
-must hold together. Whether this version can run what the job asks for (consistency "ssp", engine "torch") is
-decided at the launch.
+must hold together, draft.py what a job with mistakes is still good for. Whether this version can run what the
+job asks for (consistency "ssp", engine "torch") is decided at the launch.
 """
 
+from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import ArrayPair
 from thalweg_proto.job.loading import load_job
 from thalweg_proto.job.parsing import parse_job
-from thalweg_proto.job.resolving import ResolvedTrain, resolve
+from thalweg_proto.job.resolving import ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.job.sections import (
     BUILT_IN_DATA,
     BUILT_IN_MODELS,
@@ -35,6 +37,7 @@ __all__ = [
     "CheckpointSection",
     "ClusterSection",
     "DataSection",
+    "Draft",
     "Job",
     "MetricsSection",
     "ModelSection",
@@ -46,4 +49,5 @@ __all__ = [
     "load_job",
     "parse_job",
     "resolve",
+    "resolve_batch",
 ]

@@ -37,10 +37,16 @@ class Kind(Protocol):
         """The value in its final type; relative paths start at `folder`. Raises MismatchError."""
 
 
-def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """A hint that names the known word nearest to `word`; "" where none is near."""
+def closest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """The known word that `word` is spelt most like; "" where none is near."""
     near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f'did you mean "{near[0]}"?' if near else ""
+    return near[0] if near else ""
+
+
+def nearest(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """A hint that names the known word closest to `word`; "" where none is near."""
+    near = closest(word, known)
+    return f'did you mean "{near}"?' if near else ""
 
 
 def one_of(words: list[str] | tuple[str, ...]) -> str:

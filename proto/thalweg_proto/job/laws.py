@@ -1,14 +1,15 @@
 """What fields of a job must hold together.
 
-Each law names the fields that it needs: it is tried where none of them is already known to be wrong.
+Each law names the fields that it needs: it is tried where all of them are right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from thalweg_proto.errors import Problem
+from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.sections import Job
 
 
@@ -20,10 +21,9 @@ class Law:
     problem: Callable[[Job], Problem | None]
 
 
-def broken_laws(job: Job, wrong: Collection[str]) -> list[Problem]:
-    """The problems of all laws whose fields are right one by one; `wrong` names the fields and tables that are not."""
-    tried = [law for law in LAWS if not any(need in wrong or need.partition(".")[0] in wrong for need in law.needs)]
-    found = [law.problem(job) for law in tried]
+def broken_laws(draft: Draft) -> list[Problem]:
+    """The problems of all laws whose fields are right one by one."""
+    found = [law.problem(draft.job) for law in LAWS if draft.right(*law.needs)]
     return [problem for problem in found if problem is not None]
 
 

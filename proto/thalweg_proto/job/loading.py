@@ -7,13 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import nearest
 from thalweg_proto.job.parsing import describe, parse_job
-from thalweg_proto.job.sections import Job
 
 FILE_BYTES_MAX = 1 << 20
 _KEY_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -24,25 +25,21 @@ _INSTEAD = {"train.steps": "epochs", "train.epochs": "steps"}
 _toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 
-def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Job:
-    """The job of a TOML file.
+def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Draft:
+    """The job of a TOML file, with all mistakes in the file and in `overrides`.
 
     overrides: of `--set`, in order: "train.steps=100". The value is read as TOML, or as text where it is
                none. An empty one ("train.steps=") takes the file's value out, so that the default holds.
 
-    Relative paths start at the file's folder, those of `overrides` too. Raises InputError with all problems.
+    Relative paths start at the file's folder, those of `overrides` too. Raises InputError where the file cannot be
+    read as TOML: nothing is known of the job then.
     """
     file = Path(path)
     table = read_table(file)
     problems = [problem for text in overrides for problem in override(table, text)]
     table.setdefault("name", file.stem)
-    try:
-        job = parse_job(table, folder=file.absolute().parent)
-    except InputError as error:
-        raise InputError([*problems, *error.problems]) from None
-    if problems:
-        raise InputError(problems)
-    return job
+    draft = parse_job(table, folder=file.absolute().parent)
+    return replace(draft, problems=(*problems, *draft.problems))
 
 
 def read_table(file: Path) -> dict[str, Any]:

@@ -1,18 +1,22 @@
-"""From a table to a job: every mistake is found before any is reported.
+"""From a table to a job and every mistake in it.
 
 A field that is wrong does not hide another: each section is read to its end, and a law that ties fields
-together (see laws.py) is tried as soon as all the fields that it needs are right.
+together (see laws.py) is tried as soon as all the fields that it needs are right. Nor does it make another: a
+field that an unknown key may have been meant for (see doubt.py) is not reported as missing.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from thalweg_proto.errors import InputError, Problem
-from thalweg_proto.job.kinds import MismatchError, nearest, one_of
+from thalweg_proto.errors import Problem
+from thalweg_proto.job.doubt import in_doubt
+from thalweg_proto.job.draft import Draft
+from thalweg_proto.job.kinds import MismatchError, closest, nearest, one_of
 from thalweg_proto.job.laws import broken_laws
 from thalweg_proto.job.options import REQUIRED, Option, Section, options_in
 from thalweg_proto.job.sections import SECTIONS, Job, ModelSection
@@ -20,43 +24,41 @@ from thalweg_proto.job.sections import SECTIONS, Job, ModelSection
 FOUND_CHARACTERS_MAX = 60
 
 
-def parse_job(table: Mapping[str, Any], *, folder: Path) -> Job:
-    """The job of a TOML table; relative paths start at `folder`. Raises InputError with all problems."""
-    problems: list[Problem] = []
-    sections: dict[str, Any] = {}
-    for name, section in SECTIONS.items():
-        contents = table.get(name, {})
-        if isinstance(contents, Mapping):
-            sections[name], found = _read_section(section, name, contents, folder)
-            problems += found
-        else:
-            sections[name], _ = _read_section(section, name, {}, folder)
-            problems.append(Problem(name, f"a table, [{name}]", describe(contents)))
-
+def parse_job(table: Mapping[str, Any], *, folder: Path) -> Draft:
+    """The job of a TOML table, with all its mistakes; relative paths start at `folder`. Raises nothing."""
     own = {key: value for key, value in table.items() if key not in SECTIONS}
-    values, found = _read_options(Job, "", own, folder)
+    tables = {name: table[name] if isinstance(table.get(name), Mapping) else {} for name in SECTIONS}
+    # What [model] does not know is for its model.
+    options = {key: value for key, value in tables["model"].items() if key not in options_in(ModelSection)}
+    tables["model"] = {key: value for key, value in tables["model"].items() if key not in options}
+
+    known = {"": options_in(Job), **{name: options_in(section) for name, section in SECTIONS.items()}}
+    doubt = in_doubt({"": own, **tables}, known, folder) | _tables_in_doubt(own, table)
+    sections: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, section in SECTIONS.items():
+        values, found = _read_options(section, f"{name}.", tables[name], folder, doubt)
+        sections[name] = section(**values, options=options) if section is ModelSection else section(**values)
+        if name in table and not isinstance(table[name], Mapping):
+            problems.append(Problem(name, f"a table, [{name}]", describe(table[name])))
+        elif name not in doubt:
+            problems += found
+    values, found = _read_options(Job, "", own, folder, doubt)
     problems += found
-    job = Job(**values, **sections)
-
-    problems += broken_laws(job, wrong={problem.field for problem in problems})
-    if problems:
-        raise InputError(problems)
-    return job
+    draft = Draft(job=Job(**values, **sections), problems=tuple(problems), doubt=doubt)
+    return replace(draft, problems=(*problems, *broken_laws(draft)))
 
 
-def _read_section(section: type[Any], name: str, table: Mapping[str, Any], folder: Path) -> tuple[Any, list[Problem]]:
-    """The section with None for each value that is wrong or missing, and their problems."""
-    rest: dict[str, Any] = {}
-    if section is ModelSection:
-        rest = {"options": {key: value for key, value in table.items() if key not in options_in(section)}}
-        table = {key: value for key, value in table.items() if key in options_in(section)}
-    values, problems = _read_options(section, f"{name}.", table, folder)
-    return section(**values, **rest), problems
+def _tables_in_doubt(own: Mapping[str, Any], table: Mapping[str, Any]) -> set[str]:
+    """The tables that are not given, but perhaps misspelt."""
+    meant = {closest(key, [*SECTIONS]) for key in own if key not in options_in(Job)}
+    return meant & (SECTIONS.keys() - table.keys())
 
 
 def _read_options(
-    section: type[Section], prefix: str, table: Mapping[str, Any], folder: Path
+    section: type[Section], prefix: str, table: Mapping[str, Any], folder: Path, doubt: Collection[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
+    """The values by key, None for each that is wrong or missing, and the problems."""
     options = options_in(section)
     values: dict[str, Any] = {}
     problems = [
@@ -73,21 +75,27 @@ def _read_options(
                 problems.append(Problem(prefix + key, option.kind.expected, describe(table[key]), str(mismatch)))
         elif option.default is REQUIRED:
             values[key] = None
-            problems.append(Problem(prefix + key, option.kind.expected, "nothing", option.doc))
-    problems += _misplaced(options, values, table, prefix)
-    return values, problems
+            if prefix + key not in doubt:
+                problems.append(Problem(prefix + key, option.kind.expected, "nothing", option.doc))
+    misplaced = {problem.field: problem for problem in _misplaced(options, values, table, prefix, doubt)}
+    # Where a key does not belong it does not matter what its value is.
+    return values, [*(problem for problem in problems if problem.field not in misplaced), *misplaced.values()]
 
 
 def _misplaced(
-    options: Mapping[str, Option], values: Mapping[str, Any], table: Mapping[str, Any], prefix: str
+    options: Mapping[str, Option],
+    values: Mapping[str, Any],
+    table: Mapping[str, Any],
+    prefix: str,
+    doubt: Collection[str],
 ) -> Iterator[Problem]:
     """Options that the chosen rule (schedule, consistency) does not take, or needs and does not get."""
     for key, option in options.items():
         if not option.of:
             continue
         chosen = values.get(option.of, options[option.of].default)
-        if chosen is None:  # it is wrong itself
-            continue
+        if chosen is None or prefix + option.of in doubt:
+            continue  # which one was meant is not known
         if key in table and chosen not in option.defaults:
             takes = [name for name, other in options.items() if other.of == option.of and chosen in other.defaults]
             yield Problem(
@@ -96,7 +104,7 @@ def _misplaced(
                 describe(table[key]),
                 f'"{key}" belongs to {option.of} ' + one_of([f'"{value}"' for value in option.defaults]),
             )
-        elif key not in table and option.defaults.get(chosen) is REQUIRED:
+        elif key not in table and prefix + key not in doubt and option.defaults.get(chosen) is REQUIRED:
             needed = f'{option.kind.expected}, which {option.of} "{chosen}" needs'
             yield Problem(prefix + key, needed, "nothing", option.doc)
 

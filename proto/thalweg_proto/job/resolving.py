@@ -8,7 +8,7 @@ from math import ceil
 
 from thalweg_proto.errors import Problem
 from thalweg_proto.job.laws import batch_for_all, microbatches_for_all
-from thalweg_proto.job.sections import MICROBATCHES, Job
+from thalweg_proto.job.sections import MICROBATCHES, Job, TrainSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,7 @@ def resolve(job: Job, samples: int) -> tuple[ResolvedTrain, list[Problem]]:
     epoch, not the float a little above it.
     """
     train = job.train
-    batch_size = samples if train.batch_size == "full" else train.batch_size
-    microbatches = train.microbatches or min(MICROBATCHES, batch_size)
+    batch_size, microbatches = resolve_batch(train, samples)
     steps = train.steps or ceil(Fraction(repr(train.epochs)) * samples / batch_size)
     problems = [
         batch_for_all(batch_size, microbatches),
@@ -37,3 +36,9 @@ def resolve(job: Job, samples: int) -> tuple[ResolvedTrain, list[Problem]]:
     ]
     lengths = ResolvedTrain(batch_size=batch_size, steps=steps, microbatches=microbatches)
     return lengths, [problem for problem in problems if problem is not None]
+
+
+def resolve_batch(train: TrainSection, samples: int) -> tuple[int, int]:
+    """How many of `samples` training samples a batch has, and how many microbatches: all of `resolve` but the steps."""
+    batch_size = samples if train.batch_size == "full" else train.batch_size
+    return batch_size, train.microbatches or min(MICROBATCHES, batch_size)

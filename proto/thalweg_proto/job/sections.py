@@ -114,7 +114,7 @@ class TrainSection(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # A batch size of a wrong type gets here too: its problem is reported, and the section thrown away.
+        # A batch size that is wrong gets here too, as None.
         if self.microbatches is None and isinstance(self.batch_size, int):
             object.__setattr__(self, "microbatches", min(MICROBATCHES, self.batch_size))
 

@@ -30,23 +30,32 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def load(path: str | Path, *overrides: str) -> Job:
+    """A job that is right."""
+    draft = load_job(path, overrides)
+    assert draft.problems == ()
+    return draft.job
+
+
 def problem(path: Path, *overrides: str) -> str:
-    with pytest.raises(InputError) as caught:
-        load_job(path, overrides)
-    return str(caught.value)
+    """What is wrong with a job, or with a file that holds none."""
+    try:
+        return "\n".join(str(found) for found in load_job(path, overrides).problems)
+    except InputError as error:
+        return str(error)
 
 
 def test_the_file_gives_name_and_folder(file: Path) -> None:
     """A job without a name is called like its file, and paths start at the file's folder."""
-    job = load_job(file)
+    job = load(file)
     assert (job.name, job.data.train) == ("mnist", str(file.parent / "train.npz"))
 
 
 def test_a_relative_path_of_the_job_file_makes_no_difference(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job is the same whether its file is named from here or from the root."""
-    expected = load_job(file)
+    expected = load(file)
     monkeypatch.chdir(file.parent)
-    assert load_job("mnist.toml") == expected
+    assert load("mnist.toml") == expected
 
 
 @pytest.mark.parametrize(
@@ -66,12 +75,12 @@ def test_a_relative_path_of_the_job_file_makes_no_difference(file: Path, monkeyp
 )
 def test_an_override_takes_the_place_of_the_files_value(file: Path, override: str, value) -> None:  # type: ignore[no-untyped-def] # a lambda of each case
     """A value of --set is read as TOML, or as text; an empty one brings the default back."""
-    assert value(load_job(file, [override]))
+    assert value(load(file, override))
 
 
 def test_later_overrides_win(file: Path) -> None:
     """Of two values for one key the last one holds."""
-    assert load_job(file, ["train.steps=1", "train.epochs=2", "train.steps=3"]).train.steps == 3
+    assert load(file, "train.steps=1", "train.epochs=2", "train.steps=3").train.steps == 3
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,22 @@ def test_mistakes_of_file_and_overrides_come_together(file: Path) -> None:
     text = problem(file, "nonsense", "seed=-1")
     assert "--set nonsense" in text
     assert "seed: " in text
+
+
+def test_mistakes_leave_the_rest_of_the_job(file: Path) -> None:
+    """The draft holds what is right, so that checks can go on with it."""
+    draft = load_job(file, ["nonsense", "seed=-1"])
+    assert len(draft.problems) == 2
+    assert draft.right("data.train", "train.steps")
+    assert not draft.right("seed")
+    assert (draft.job.train.steps, draft.job.optimizer.momentum) == (500, 0.5)
+
+
+def test_only_a_file_that_holds_no_table_raises(file: Path) -> None:
+    """There is no draft then."""
+    file.write_text("no TOML")
+    with pytest.raises(InputError, match="expected TOML"):
+        load_job(file)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +148,7 @@ def test_a_byte_order_mark_is_taken(tmp_path: Path, file: Path) -> None:
     marked = tmp_path / "marked" / "mnist.toml"
     marked.parent.mkdir()
     marked.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
-    assert load_job(marked).model == load_job(file).model
+    assert load(marked).model == load(file).model
 
 
 def test_a_file_that_is_not_there_is_named(file: Path) -> None:
@@ -141,5 +166,4 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
 
 def test_loading_is_a_function_of_the_file(file: Path) -> None:
     """Loading twice gives equal jobs."""
-    assert isinstance(load_job(file), Job)
-    assert load_job(file) == load_job(file)
+    assert load(file) == load(file)

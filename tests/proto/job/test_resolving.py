@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_proto.job import Job, ResolvedTrain, parse_job, resolve
+from thalweg_proto.job import Job, ResolvedTrain, parse_job, resolve, resolve_batch
 
 
 def job(workers: int = 1, **train: Any) -> Job:
@@ -19,7 +19,7 @@ def job(workers: int = 1, **train: Any) -> Job:
         "train": train,
         "cluster": {"workers": workers},
     }
-    return parse_job(table, folder=Path("/"))
+    return parse_job(table, folder=Path("/")).job
 
 
 def test_steps_are_taken_as_they_are() -> None:
@@ -53,3 +53,12 @@ def test_too_few_samples_for_the_microbatches_are_a_problem() -> None:
     assert [problem.field for problem in problems] == ["train.batch_size"]
     _, problems = resolve(job(workers=6, epochs=1, batch_size="full"), samples=5)
     assert [problem.field for problem in problems] == ["train.microbatches"]
+
+
+@given(st.integers(1, 50) | st.just("full"), st.none() | st.integers(1, 50), st.integers(1, 100))
+def test_a_batch_does_not_depend_on_the_steps(batch_size: Any, microbatches: int | None, samples: int) -> None:
+    """`resolve_batch` says of batch and microbatches what `resolve` does, whether it knows the steps or not."""
+    table = {"batch_size": batch_size, "microbatches": microbatches}
+    given_keys = {key: value for key, value in table.items() if value is not None}
+    lengths, _ = resolve(job(steps=3, **given_keys), samples)
+    assert resolve_batch(job(**given_keys).train, samples) == (lengths.batch_size, lengths.microbatches)

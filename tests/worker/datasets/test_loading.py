@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from thalweg_proto.errors import InputError
 from thalweg_proto.job import ArrayPair, DataSection
-from thalweg_worker.datasets import Dataset, TrainEval, load_dataset, ready
+from thalweg_worker.datasets import Dataset, Loaded, TrainEval, load_dataset, ready
 
 
-def load(folder: Path, seed: int = 0, **section: Any) -> TrainEval:
+def attempt(folder: Path, seed: int = 0, wrong: frozenset[str] = frozenset(), **section: Any) -> Loaded:
     """Data from files: a text is the contents of a .csv file, a pair of arrays is saved as .npz."""
     for key in ("train", "eval"):
         value = section.get(key)
@@ -25,13 +24,22 @@ def load(folder: Path, seed: int = 0, **section: Any) -> TrainEval:
         elif isinstance(value, tuple):
             np.savez(folder / f"{key}.npz", x=value[0], y=value[1])
             section[key] = str(folder / f"{key}.npz")
-    return load_dataset(DataSection(**section), seed)
+    return load_dataset(DataSection(**section), seed, wrong)
 
 
-def problems(folder: Path, **section: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        load(folder, **section)
-    return str(caught.value)
+def load(folder: Path, seed: int = 0, **section: Any) -> TrainEval:
+    """Data that is right."""
+    loaded = attempt(folder, seed, **section)
+    assert loaded.problems == ()
+    assert loaded.data is not None
+    assert (loaded.spec, loaded.samples) == (loaded.data.spec, len(loaded.data.train))
+    return loaded.data
+
+
+def problems(folder: Path, wrong: frozenset[str] = frozenset(), **section: Any) -> str:
+    loaded = attempt(folder, wrong=wrong, **section)
+    assert loaded.data is None
+    return "\n".join(str(problem) for problem in loaded.problems)
 
 
 def everything(data: Dataset | None) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -49,7 +57,7 @@ Y = np.array([0, 1] * 5)
 def test_digits_are_split_and_scaled() -> None:
     """The built-in set: images of 8 x 8, 10 classes, a fifth held out, mean 0 and deviation 1 in training."""
     pytest.importorskip("sklearn")
-    data = load_dataset(DataSection(train="digits"), 0)
+    data = load(Path(), train="digits")
     assert (data.spec.input_shape, data.spec.classes, data.spec.task) == ((8, 8), 10, "classification")
     assert (len(data.train), len(data.eval or [])) == (1438, 359)
     x, y = everything(data.train)
@@ -149,6 +157,83 @@ def test_mistakes_of_both_sets_are_reported_together(tmp_path: Path) -> None:
     assert "labels >= 0" in found
 
 
+def test_a_second_set_that_is_not_there_hides_nothing_of_the_first(tmp_path: Path) -> None:
+    """The first is looked at to its end, and what it says of the samples is known."""
+    found = problems(tmp_path, train=(X, Y - 1), eval=str(tmp_path / "no.csv"))
+    assert "data.eval (" in found
+    assert "labels >= 0" in found
+    loaded = attempt(tmp_path, train=(X, Y), eval=str(tmp_path / "no.csv"))
+    assert len(loaded.problems) == 1
+    assert loaded.spec is not None
+    assert (loaded.spec.input_shape, loaded.spec.classes, loaded.samples) == ((2,), 2, 10)
+
+
+@pytest.mark.parametrize("train_labels", [Y, np.stack([Y, Y], 1)])
+def test_labels_of_another_shape_are_one_mistake(tmp_path: Path, train_labels: NDArray[Any]) -> None:
+    """Whether they are in the second set or in the first, which leaves nothing to compare the second with."""
+    eval_labels = np.stack([Y, Y], 1) if train_labels is Y else Y
+    [problem] = attempt(tmp_path, train=(X, train_labels), eval=(X, eval_labels)).problems
+    assert "shape" in problem.expected + problem.found
+
+
+def test_a_first_set_that_is_not_there_hides_no_wrong_number_in_the_second(tmp_path: Path) -> None:
+    """A number is of no use whatever it is compared with."""
+    found = problems(tmp_path, train=str(tmp_path / "no.csv"), eval=(X * np.nan, Y))
+    assert "data.train (" in found
+    assert "found nan in row 0, column 0" in found
+
+
+def test_wrong_numbers_leave_the_shape(tmp_path: Path) -> None:
+    """A NaN hides neither how samples look nor how many there are."""
+    loaded = attempt(tmp_path, train=(X * np.nan, Y))
+    assert len(loaded.problems) == 1
+    assert loaded.spec is not None
+    assert (loaded.spec.input_shape, loaded.spec.classes, loaded.samples) == ((2,), 2, 8)
+
+
+TABLE = "a,species\n1,0\nnan,1\n3,1\n"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "section", "said", "spec_known"),
+    [
+        ("label", {"train": "no.csv"}, "no such file", False),
+        ("label", {"train": TABLE}, None, False),
+        ("label", {"train": (X, Y), "eval": "no.csv"}, "no such file", True),
+        ("label", {"train": (X, Y), "eval": TABLE}, None, True),
+        ("label", {"train": (X * np.nan, Y)}, "finite numbers; found nan", True),
+        ("scale", {"train": (X * np.nan, Y)}, "finite numbers; found nan", True),
+        ("scale", {"train": (X, Y)}, None, True),
+        ("scale", {"train": (X.astype(int), Y)}, None, False),
+        ("scale", {"train": (X.astype(int), Y), "eval": (X, Y)}, None, False),
+        ("task", {"train": (X, Y - 1)}, None, False),
+        ("task", {"train": (X * np.nan, Y), "eval": (X, Y / 2)}, "finite numbers; found nan", False),
+        ("task", {"train": (X, Y), "eval": (X[:, :1], Y)}, "samples of the shape (2,) of data.train", False),
+        ("eval", {"train": (X * np.nan, Y)}, "finite numbers; found nan", True),
+        ("eval", {"train": (X, Y)}, None, True),
+        ("train", {"train": None, "eval": "no.csv"}, "no such file", False),
+        ("train", {"train": None, "eval": (X * np.nan, Y)}, "finite numbers; found nan", False),
+    ],
+)
+def test_what_a_wrong_key_says_is_not_built_on(
+    tmp_path: Path, wrong: str, section: dict[str, Any], said: str | None, spec_known: bool
+) -> None:
+    """All that does not need the key is checked, and nothing that does; the key has no meaning then."""
+    paths = {key: str(tmp_path / value) if value == "no.csv" else value for key, value in section.items()}
+    loaded = attempt(tmp_path, wrong=frozenset({wrong}), **{wrong: None, **paths})
+    assert [said in str(problem) for problem in loaded.problems] == ([True] if said else [])
+    assert loaded.data is None
+    assert (loaded.spec is not None) == spec_known
+
+
+@pytest.mark.parametrize("scale", ["none", "standard", "0-1"])
+def test_a_fraction_that_leaves_nothing_to_train_on_is_one_problem(tmp_path: Path, scale: str) -> None:
+    """Images without a training row have no statistics, and the problem says why."""
+    images = np.arange(40, dtype=np.float32).reshape(10, 2, 2)
+    [problem] = attempt(tmp_path, train=(images, Y), eval=0.99, scale=scale).problems
+    assert problem.field == "data.eval"
+
+
 def test_a_mapped_set_is_loaded_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading 64 MiB of .npy takes a fraction of that, for any scale, with rows held out."""
     pair = ArrayPair(x=str(tmp_path / "x.npy"), y=str(tmp_path / "y.npy"))
@@ -158,7 +243,7 @@ def test_a_mapped_set_is_loaded_in_bounded_memory(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(ready, "CONVERTED_BYTES_MAX", 1 << 20)
     for scale in ("none", "standard", "0-1"):
         tracemalloc.start()
-        data = load_dataset(DataSection(train=pair, scale=scale), 0)
+        data = load(tmp_path, train=pair, scale=scale)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert data.train.x.file is not None

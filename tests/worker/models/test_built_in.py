@@ -288,6 +288,25 @@ def test_wrong_options_are_reported_together() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sample", "options", "field"),
+    [
+        ((64,), {"image": "8x8"}, "model.image"),
+        ((64,), {"imgae": [8, 8]}, "model.imgae"),
+        ((64,), {"shape": [8, 8]}, "model.shape"),
+        ((2, 2), {"channels": "two"}, "model.channels"),
+        ((2, 2), {"chanels": [2]}, "model.chanels"),
+    ],
+)
+def test_what_an_option_would_have_said_is_not_missed(
+    sample: tuple[int, ...], options: dict[str, Any], field: str
+) -> None:
+    """The default in place of a wrong or misspelt option does not fit either; that is no second mistake."""
+    with pytest.raises(InputError) as caught:
+        build("convnet", classes(sample), **options)
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
 @pytest.mark.parametrize(("sample", "hint"), [((64,), "image = [8, 8]"), ((10,), ""), ((2, 2, 2, 2), "[4, 4]")])
 def test_samples_that_are_no_images_are_refused(sample: tuple[int, ...], hint: str) -> None:
     """A convnet on a table names the shape of the samples, and the square image where there is one."""

@@ -254,6 +254,13 @@ def test_wrong_and_missing_options_are_reported_together(tmp_path: Path) -> None
     assert (missing.field, missing.found) == ("model.width", "nothing")
 
 
+@pytest.mark.parametrize("given", ["widht", "size"])
+def test_a_misspelt_option_is_not_missed_as_well(tmp_path: Path, given: str) -> None:
+    """The option that it was meant for, or may have been, is no second mistake."""
+    written(tmp_path, "def build(data_spec, width): ...\n")
+    assert problem_of(tmp_path, **{given: 3}).field == f"model.{given}"
+
+
 def test_any_option_reaches_a_build_that_takes_all(tmp_path: Path) -> None:
     """**options is taken at its word."""
     written(tmp_path, "def build(data_spec, **options):\n    return options\n")
@@ -285,3 +292,35 @@ def test_a_wrong_option_of_a_built_in_model_passes_through(tmp_path: Path) -> No
         "from thalweg_worker.models import mlp\n\n\ndef build(spec, **kw):\n    return mlp.build(spec, **kw)\n",
     )
     assert problem_of(tmp_path, hidden=[-1]).field == "model.hidden"
+
+
+# what is wrong whatever the data
+
+
+def check(folder: Path, use: str = "my_model.py:build", **options: Any) -> list[Problem]:
+    return ModelSource.read(use, options, folder=folder).check()
+
+
+def test_a_right_source_has_nothing_wrong_whatever_the_data(tmp_path: Path) -> None:
+    """Built in or the user's; what is not known yet, the data, is not asked for."""
+    written(tmp_path, GOOD)
+    assert check(tmp_path, scale=0.5) == []
+    assert check(tmp_path, "mlp", hidden=[3]) == []
+    assert check(tmp_path, "convnet") == []
+
+
+def test_wrong_options_are_found_without_data(tmp_path: Path) -> None:
+    """Those of a built-in model by their kinds, those of the user's by what the function takes."""
+    written(tmp_path, "def build(data_spec, width, *, depth=2): ...\n")
+    assert [problem.field for problem in check(tmp_path, dept=3)] == ["model.dept", "model.width"]
+    assert [problem.field for problem in check(tmp_path, "mlp", hidden=-1, size=3)] == ["model.hidden", "model.size"]
+
+
+def test_a_file_that_does_not_import_is_found_without_data(tmp_path: Path) -> None:
+    """So is a function that is not there; the function is not called."""
+    written(tmp_path, "1 / 0\n")
+    assert [problem.expected for problem in check(tmp_path)] == ["a file that imports"]
+    written(tmp_path, "def built(data_spec): ...\n")
+    assert [problem.expected for problem in check(tmp_path)] == ["a function build"]
+    written(tmp_path, "def build(data_spec): 1 / 0\n")
+    assert check(tmp_path) == []

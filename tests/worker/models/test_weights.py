@@ -98,3 +98,23 @@ def test_a_folder_is_no_weights(tmp_path: Path) -> None:
     """A folder in place of the file gives a problem."""
     (problem,) = load_init(tmp_path, start())
     assert problem.found
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"W": np.zeros((9, 9), np.float32), "c": np.zeros(5, np.float32)}, []),
+        ({"W": np.zeros((2, 3)), "b": None}, ["W in float32 (F32)"]),
+        ({"W": np.full((2, 3), np.nan, np.float32)}, ["W finite"]),
+    ],
+)
+def test_a_file_is_looked_at_without_the_model(tmp_path: Path, changed: dict[str, Any], said: list[str]) -> None:
+    """What is wrong for any model is found; names and shapes have nothing to be compared with."""
+    assert [problem.expected for problem in load_init(saved(tmp_path, **changed), None)] == said
+
+
+def test_a_missing_file_is_named_without_the_model(tmp_path: Path) -> None:
+    """It is missing whatever the model is."""
+    (problem,) = load_init(tmp_path / "none.safetensors", None)
+    assert "No such file" in problem.found

@@ -1,6 +1,7 @@
 """Data sets: read and checked once in the driver, then gathered row by row in the workers.
 
-    data = load_dataset(job.data, job.seed)                 # TrainEval: train, eval, spec, class_names, scaling
+    loaded = load_dataset(job.data, job.seed)               # the data, or its problems and what is known yet
+    data = loaded.data                                      # TrainEval: train, eval, spec, class_names, scaling
     data.train.take(indices, x, y)                          # float32, scaled, into buffers that stay
 
 | form of data.train, data.eval         | x                                    | where it stays                      |
@@ -26,8 +27,8 @@ Ray's object store without a copy for each worker). A Dataset pickles as its shi
 """
 
 from thalweg_worker.datasets.dataset import Dataset, Shipment
-from thalweg_worker.datasets.loading import TrainEval, load_dataset
+from thalweg_worker.datasets.loading import Loaded, TrainEval, load_dataset
 from thalweg_worker.datasets.scaling import Scaling
 from thalweg_worker.datasets.stored import MappedArray
 
-__all__ = ["Dataset", "MappedArray", "Scaling", "Shipment", "TrainEval", "load_dataset"]
+__all__ = ["Dataset", "Loaded", "MappedArray", "Scaling", "Shipment", "TrainEval", "load_dataset"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import ArrayPair, DataSection
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets.dataset import Dataset, target_dtype
@@ -16,7 +18,7 @@ from thalweg_worker.datasets.reading import read_source
 from thalweg_worker.datasets.ready import convert_once
 from thalweg_worker.datasets.rows import Rows, all_rows, check_split, split
 from thalweg_worker.datasets.scaling import Scaling, measure
-from thalweg_worker.datasets.source import Source, attempt
+from thalweg_worker.datasets.source import Source
 from thalweg_worker.datasets.stored import StoredArray
 
 
@@ -36,37 +38,72 @@ class TrainEval:
     scaling: Scaling | None
 
 
-def load_dataset(data: DataSection, seed: int) -> TrainEval:
-    """Read and check the data of a job; `seed` decides which rows are held out.
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What is known of the data of a job.
 
-    Raises InputError with the problems of all files. What is mapped (.npy, and idx that is not gzipped) is read
-    through once, in bounded memory.
+    problems: every mistake that was found
+    data:     all of it; None where there is a problem or a wrong key
+    spec:     of the training set; None where it could not be read, or its samples or labels not understood
+    samples:  how many there are to train on; None where the training set could not be read
+    """
+
+    problems: tuple[Problem, ...]
+    data: TrainEval | None = None
+    spec: DataSpec | None = None
+    samples: int | None = None
+
+
+def load_dataset(data: DataSection, seed: int, wrong: Collection[str] = ()) -> Loaded:
+    """Read and check the data of a job; `seed` decides which rows are held out. Raises nothing.
+
+    wrong: keys of `data` whose values mean nothing: what needs one is left out, all else is looked at
+
+    What is mapped (.npy, and idx that is not gzipped) is read through once, in bounded memory.
     """
     problems: list[Problem] = []
-    source = attempt(problems, lambda: _read("data.train", data.train, data.label))
-    second: Source | None = None
-    if not isinstance(data.eval, float):
+    source = second = None
+    label = None if "label" in wrong else data.label
+    if "train" not in wrong:
+        source = attempt(problems, lambda: _read("data.train", data.train, label))
+    if "eval" not in wrong and not isinstance(data.eval, float):
         second_data = data.eval
-        second = attempt(problems, lambda: _read("data.eval", second_data, data.label))
-    if source is None or problems:
-        raise InputError(problems)
+        second = attempt(problems, lambda: _read("data.eval", second_data, label))
+    if source is None:
+        return Loaded(problems=(*problems, *_unusable_numbers(second)))
 
-    rows, eval_rows = all_rows(len(source.x.array)), None
-    if isinstance(data.eval, float) and data.eval > 0:
-        problems += check_split(rows.size, data.eval)
-        rows, eval_rows = split(rows.size, data.eval, seed)
-    labels, label_problems = understand(source, data.task)
-    scaling, number_problems = measure(source, rows, data.scale)
-    problems += label_problems + number_problems
-    spec = _spec(source, labels, data)
+    fraction = data.eval if "eval" not in wrong and isinstance(data.eval, float) else 0.0
+    rows, eval_rows, split_problems = _rows(len(source.x.array), fraction, seed)
+    labels, label_problems = (None, []) if "task" in wrong else understand(source, data.task)
+    labels = None if label_problems else labels
+    scale = None if "scale" in wrong else data.scale
+    scaling, number_problems = measure(source, rows, scale or "none")
+    problems += split_problems + label_problems + number_problems
+    dtype = _input_dtype(source, scale)
     if second is not None:
         second = _arrange(second, source, labels)
-        problems += _check_alike(second, source, spec)
-        problems += check_eval_labels(second, labels) if not label_problems else []
-        problems += measure(second, all_rows(len(second.x.array)), "none")[1]
-    if problems:
-        raise InputError(problems)
+        problems += _check_alike(second, source, dtype)
+        problems += _check_labels_alike(second, source, labels) if labels is not None else []
+        problems += _unusable_numbers(second)
 
+    if labels is None or dtype is None:
+        return Loaded(problems=tuple(problems), samples=len(rows))
+    spec = _spec(source, labels, dtype)
+    whole = None
+    if not problems and not wrong:
+        whole = attempt(problems, lambda: _whole(source, rows, second, eval_rows, spec, labels, scaling))
+    return Loaded(problems=tuple(problems), data=whole, spec=spec, samples=len(rows))
+
+
+def _whole(
+    source: Source,
+    rows: Rows,
+    second: Source | None,
+    eval_rows: Rows | None,
+    spec: DataSpec,
+    labels: Labels,
+    scaling: Scaling | None,
+) -> TrainEval:
     train = _dataset(source, rows, spec, labels, scaling)
     evaluation = None
     if second is not None:
@@ -76,8 +113,10 @@ def load_dataset(data: DataSection, seed: int) -> TrainEval:
     return TrainEval(train=train, eval=evaluation, spec=spec, class_names=labels.names, scaling=scaling)
 
 
-def _read(field: str, data: str | ArrayPair, label: str) -> Source:
+def _read(field: str, data: str | ArrayPair, label: str | None) -> Source | None:
     source = read_source(field, data, label)
+    if source is None:
+        return None
     source = replace(source, y=flat_labels(source.y))
     x, y = source.x.array, source.y.array
     problems = []
@@ -91,47 +130,79 @@ def _read(field: str, data: str | ArrayPair, label: str) -> Source:
     return source
 
 
-def _spec(source: Source, labels: Labels, data: DataSection) -> DataSpec:
-    """Whole numbers of 4 or 8 bytes that are not to be scaled are tokens; all others become float32."""
-    x, y = source.x.array, source.y.array
-    tokens = x.dtype.kind in "iu" and x.itemsize >= 4 and data.scale == "none"
+def _rows(size: int, fraction: float, seed: int) -> tuple[Rows, Rows | None, list[Problem]]:
+    """The rows to train on and those held out, None for a fraction of 0; all train where the split is wrong."""
+    if fraction == 0:
+        return all_rows(size), None, []
+    if problems := check_split(size, fraction):
+        return all_rows(size), None, problems
+    return *split(size, fraction, seed), []
+
+
+def _unusable_numbers(second: Source | None) -> list[Problem]:
+    """Those of a second set, wherever its columns stand and whatever its labels mean."""
+    return [] if second is None else measure(second, all_rows(len(second.x.array)), "none")[1]
+
+
+def _input_dtype(
+    source: Source, scale: Literal["none", "standard", "0-1"] | None
+) -> Literal["float32", "int64"] | None:
+    """Whole numbers of 4 or 8 bytes that are not to be scaled are tokens; all others become float32.
+
+    scale: None where it is not known; None is returned where it matters
+    """
+    x = source.x.array
+    if x.dtype.kind not in "iu" or x.itemsize < 4:
+        return "float32"
+    return None if scale is None else "int64" if scale == "none" else "float32"
+
+
+def _spec(source: Source, labels: Labels, dtype: Literal["float32", "int64"]) -> DataSpec:
     return DataSpec(
-        input_shape=x.shape[1:],
-        input_dtype="int64" if tokens else "float32",
+        input_shape=source.x.array.shape[1:],
+        input_dtype=dtype,
         task=labels.task,
         classes=len(labels.names),
-        target_shape=y.shape[1:],
+        target_shape=source.y.array.shape[1:],
     )
 
 
-def _arrange(second: Source, source: Source, labels: Labels) -> Source:
-    """The second set with columns in the training file's order, and with text labels where it has text."""
+def _arrange(second: Source, source: Source, labels: Labels | None) -> Source:
+    """The second set with columns in the training file's order, and with text labels where it is known to have text."""
     columns, x, y = second.columns, second.x, second.y
     if columns and source.columns and columns != source.columns and set(columns) == set(source.columns):
         order = [columns.index(name) for name in source.columns]
         columns, x = source.columns, StoredArray(x.array[:, order])
-    if labels.classes is not None and labels.classes.dtype.kind == "U" and y.array.dtype.kind == "i":
+    if (
+        labels is not None
+        and labels.classes is not None
+        and labels.classes.dtype.kind == "U"
+        and y.array.dtype.kind == "i"
+    ):
         # A .csv file in which only number-like labels happen to occur.
         y = StoredArray(y.array.astype(np.str_))
     return replace(second, columns=columns, x=x, y=y)
 
 
-def _check_alike(second: Source, source: Source, spec: DataSpec) -> list[Problem]:
-    x, problems = second.x.array, []
+def _check_alike(second: Source, source: Source, dtype: Literal["float32", "int64"] | None) -> list[Problem]:
+    x, shape, problems = second.x.array, source.x.array.shape[1:], []
     if second.columns != source.columns and second.columns and source.columns:
         missing = sorted(set(source.columns) - set(second.columns))
         unknown = sorted(set(second.columns) - set(source.columns))
         found = "; ".join(f"{what} {', '.join(names)}" for what, names in (("no", missing), ("also", unknown)) if names)
         problems.append(Problem(second.field, "the columns of data.train", found))
-    elif x.shape[1:] != spec.input_shape:
-        expected = f"samples of the shape {spec.input_shape} of data.train"
-        problems.append(Problem(second.field, expected, f"{x.shape[1:]}"))
-    if not np.can_cast(x.dtype, spec.input_dtype, "same_kind"):
+    elif x.shape[1:] != shape:
+        problems.append(Problem(second.field, f"samples of the shape {shape} of data.train", f"{x.shape[1:]}"))
+    if dtype is not None and not np.can_cast(x.dtype, dtype, "same_kind"):
         problems.append(Problem(second.field, "whole numbers (tokens), as in data.train", f"{x.dtype}"))
-    if second.y.array.shape[1:] != spec.target_shape:
-        expected = f"labels of the shape {spec.target_shape} of data.train"
-        problems.append(Problem(second.field_y, expected, f"{second.y.array.shape[1:]}"))
     return problems
+
+
+def _check_labels_alike(second: Source, source: Source, labels: Labels) -> list[Problem]:
+    shape, found = source.y.array.shape[1:], second.y.array.shape[1:]
+    if found != shape:
+        return [Problem(second.field_y, f"labels of the shape {shape} of data.train", f"{found}")]
+    return check_eval_labels(second, labels)
 
 
 def _dataset(source: Source, rows: Rows, spec: DataSpec, labels: Labels, scaling: Scaling | None) -> Dataset:

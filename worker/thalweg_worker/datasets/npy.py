@@ -10,8 +10,8 @@ from typing import IO, Protocol
 
 import numpy as np
 
-from thalweg_proto.errors import InputError, Problem
-from thalweg_worker.datasets.source import Source, attempt, check_dtype
+from thalweg_proto.errors import InputError, Problem, attempt
+from thalweg_worker.datasets.source import Source, check_dtype
 from thalweg_worker.datasets.stored import Array, MappedArray, StoredArray
 
 DEFLATE_RATIO_MAX = 1032  # zlib's bound (https://zlib.net/zlib_tech.html): more is no honest archive

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import BUILT_IN_DATA, ArrayPair
 from thalweg_proto.job.kinds import nearest
 from thalweg_worker.datasets.csv_file import read_csv
@@ -15,18 +14,18 @@ from thalweg_worker.datasets.digits import read_digits
 from thalweg_worker.datasets.idx import read_idx
 from thalweg_worker.datasets.npy import map_npy, read_npz
 from thalweg_worker.datasets.parquet import read_parquet
-from thalweg_worker.datasets.source import Source, attempt, check_dtype, check_file
+from thalweg_worker.datasets.source import Source, check_dtype, check_file
 from thalweg_worker.datasets.stored import StoredArray
 
 _IDX_NAME = re.compile(r"idx\d*(-ubyte)?|-ubyte$|\.idx$")
 
 
-def read_source(field: str, data: str | ArrayPair, label: str) -> Source:
-    """The samples and labels of one data set.
+def read_source(field: str, data: str | ArrayPair, label: str | None) -> Source | None:
+    """The samples and labels of one data set; None where that needs the label's column and it is not known.
 
     field: what problems are named after: "data.train"
     data:  a built-in name, an absolute path, or two of them
-    label: the label's column, where the file has columns
+    label: the label's column, where the file has columns; None where the job has it wrong
 
     Raises InputError with all problems of the files.
     """
@@ -35,13 +34,9 @@ def read_source(field: str, data: str | ArrayPair, label: str) -> Source:
     if data == "digits":
         return read_digits(field)
     field = f"{field} ({data})"
-    readers: dict[str, Callable[[str, str], Source]] = {
-        ".npz": read_npz,
-        ".csv": partial(read_csv, label=label),
-        ".parquet": partial(read_parquet, label=label),
-    }
+    tables: dict[str, Callable[[str, str, str], Source]] = {".csv": read_csv, ".parquet": read_parquet}
     suffix = Path(data).suffix.lower()
-    if suffix not in readers:
+    if suffix != ".npz" and suffix not in tables:
         hint = nearest(Path(data).name, BUILT_IN_DATA)
         if suffix == ".npy" or _is_idx(data):
             hint = 'samples and labels are two such files: { x = "...", y = "..." }'
@@ -49,7 +44,9 @@ def read_source(field: str, data: str | ArrayPair, label: str) -> Source:
         raise InputError([Problem(field, expected, f'the ending "{suffix}"', hint)])
     check_file(field, data)
     try:
-        return readers[suffix](field, data)
+        if suffix == ".npz":
+            return read_npz(field, data)
+        return None if label is None else tables[suffix](field, data, label)
     except OSError as error:
         raise InputError([Problem(field, "a file that can be read", error.strerror or str(error))]) from None
 

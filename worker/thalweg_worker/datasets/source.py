@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +17,6 @@ from thalweg_worker.datasets.stored import Array, StoredArray
 LABEL_CHARACTERS_MAX = 256  # NumPy keeps each text as long as the longest, so one may not blow up all
 COLUMNS_SHOWN_MAX = 20
 PROBLEMS_MAX = 5  # of one file; the rest is likely more of the same
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,15 +35,6 @@ class Source:
     x: StoredArray
     y: StoredArray
     columns: tuple[str, ...] | None = None
-
-
-def attempt(problems: list[Problem], read: Callable[[], T]) -> T | None:
-    """What `read` returns; None, with the problems kept, where it raises InputError."""
-    try:
-        return read()
-    except InputError as error:
-        problems += error.problems
-        return None
 
 
 def check_file(field: str, path: str) -> None:

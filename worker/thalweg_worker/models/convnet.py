@@ -94,12 +94,14 @@ class Convnet:
 
 def build(data_spec: DataSpec, **options: Any) -> Convnet:
     """Raises InputError with every wrong option, and where the samples cannot be images."""
-    read, problems = read_options(ConvnetOptions, options)
+    read, problems, wrong = read_options(ConvnetOptions, options)
     problems += heads.unfit_samples(data_spec)
     image = image_shape(data_spec.input_shape, read.image)
-    if isinstance(image, Problem):
+    if "image" in wrong:
+        pass  # whether the right one would fit is not known
+    elif isinstance(image, Problem):
         problems.append(image)
-    elif min(image[:2]) < POOL ** len(read.channels):
+    elif "channels" not in wrong and min(image[:2]) < POOL ** len(read.channels):
         problems.append(_too_small(image, len(read.channels)))
     if problems or isinstance(image, Problem):
         raise InputError(problems)

@@ -55,7 +55,7 @@ class Linear:
 
 def build(data_spec: DataSpec, **options: Any) -> Linear:
     """Raises InputError where an option is given."""
-    _, problems = read_options(LinearOptions, options)
+    _, problems, _ = read_options(LinearOptions, options)
     if problems := problems + heads.unfit_samples(data_spec):
         raise InputError(problems)
     return Linear(data_spec)

@@ -77,7 +77,7 @@ class Mlp:
 
 def build(data_spec: DataSpec, **options: Any) -> Mlp:
     """Raises InputError with every wrong option."""
-    read, problems = read_options(MlpOptions, options)
+    read, problems, _ = read_options(MlpOptions, options)
     if problems := problems + heads.unfit_samples(data_spec):
         raise InputError(problems)
     return Mlp(data_spec, read)

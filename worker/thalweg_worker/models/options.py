@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thalweg_proto.errors import Problem
+from thalweg_proto.job.doubt import in_doubt
 from thalweg_proto.job.kinds import Kind, MismatchError, Whole, nearest
 from thalweg_proto.job.options import Section, options_in
 from thalweg_proto.job.parsing import describe
@@ -43,10 +44,11 @@ class Wholes:
         return tuple(Whole(minimum=1, maximum=SIZE_MAX).read(number, folder) for number in value)
 
 
-def read_options(declared: type[S], table: Mapping[str, Any]) -> tuple[S, list[Problem]]:
-    """The options of a built-in model, defaults filled in, and every mistake among them.
+def read_options(declared: type[S], table: Mapping[str, Any]) -> tuple[S, list[Problem], frozenset[str]]:
+    """The options of a built-in model, defaults filled in; every mistake among them; and the names of those not right.
 
-    Where there is a mistake the option has its default, so that a caller can go on to find more.
+    What is not right is wrong, or in doubt (see `in_doubt`), and has its default: a caller can go on to find more, in
+    what is right.
     """
     known = options_in(declared)
     values: dict[str, Any] = {}
@@ -57,7 +59,8 @@ def read_options(declared: type[S], table: Mapping[str, Any]) -> tuple[S, list[P
             problems.append(Problem(f"model.{key}", "a known option", describe(value), hint))
         elif problem := _read(key, value, known[key].kind, values):
             problems.append(problem)
-    return declared(**values), problems
+    doubt = in_doubt({"": table}, {"": known}, Path())
+    return declared(**values), problems, doubt | (table.keys() - values.keys())
 
 
 def _read(key: str, value: object, kind: Kind, values: dict[str, Any]) -> Problem | None:

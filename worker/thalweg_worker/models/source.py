@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from thalweg_proto.errors import InputError, Problem
-from thalweg_proto.job.kinds import nearest, one_of
+from thalweg_proto.errors import InputError, Problem, attempt
+from thalweg_proto.job.kinds import closest, nearest, one_of
+from thalweg_proto.job.options import Section
 from thalweg_proto.job.parsing import describe
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.models import convnet, linear, mlp
+from thalweg_worker.models.options import read_options
 from thalweg_worker.models.protocol import Model
 from thalweg_worker.models.tracebacks import indented, summary, user_traceback
 from thalweg_worker.models.user_file import UserFile
@@ -22,6 +24,11 @@ BUILT_IN: Mapping[str, Callable[..., Model]] = {
     "linear": linear.build,
     "mlp": mlp.build,
     "convnet": convnet.build,
+}
+OPTIONS: Mapping[str, type[Section]] = {
+    "linear": linear.LinearOptions,
+    "mlp": mlp.MlpOptions,
+    "convnet": convnet.ConvnetOptions,
 }
 
 
@@ -72,6 +79,18 @@ class ModelSource:
             hint = indented(user_traceback(error))
             raise InputError([Problem(field, "a model", summary(error), hint)]) from None
 
+    def check(self) -> list[Problem]:
+        """What is wrong whatever the data: a file that does not import, a function that is not there, wrong options.
+
+        For where the data is not known; `build` finds all this and more. Raises nothing.
+        """
+        if self.file is None:
+            return read_options(OPTIONS[self.use], self.options)[1]
+        problems: list[Problem] = []
+        file = self.file
+        build = attempt(problems, lambda: file.function(self.use))
+        return problems if build is None else _misfits(build, self.use, self.options)
+
 
 def build_model(use: str, options: Mapping[str, Any], data_spec: DataSpec, *, folder: Path) -> Model:
     """The model that the job file's [model] table asks for.
@@ -94,19 +113,22 @@ def _misfits(build: Callable[..., Any], name: str, options: Mapping[str, Any]) -
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     taken = {p.name: p for p in parameters[1:] if p.kind in by_name}
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    unknown = [key for key in options if key not in taken and not takes_any]
     problems = [
         Problem(
             f"model.{key}",
             f"an option of {name} ({', '.join(taken) or 'it has none'})",
-            describe(value),
+            describe(options[key]),
             nearest(key, [*taken]),
         )
-        for key, value in options.items()
-        if key not in taken and not takes_any
+        for key in unknown
     ]
+    # A key that is spelt like none of them may have been meant for any.
+    near = [closest(key, [*taken]) for key in unknown]
+    meant = set(near) if all(near) else set(taken)
     problems += [
         Problem(f"model.{key}", f"a value, which {name} needs", "nothing")
         for key, parameter in taken.items()
-        if parameter.default is inspect.Parameter.empty and key not in options
+        if parameter.default is inspect.Parameter.empty and key not in options and key not in meant
     ]
     return problems

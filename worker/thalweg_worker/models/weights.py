@@ -14,24 +14,29 @@ from thalweg_proto.job.kinds import nearest
 from thalweg_worker.models.protocol import Parameters
 
 
-def load_init(path: str | Path, params: Parameters) -> list[Problem]:
+def load_init(path: str | Path, params: Parameters | None) -> list[Problem]:
     """Fills `params` from a safetensors file that has the same names and shapes, in float32.
 
     params: the model's initial parameters, writable. They are overwritten where nothing is wrong, else left
-            alone: all names, dtypes and shapes are compared before the first number is read.
+            alone: all names, dtypes and shapes are compared before the first number is read. None where the
+            model is not known: what is wrong for any is found
+
+    Raises nothing.
     """
     field = f"model.init ({Path(path).name})"
     try:
         with safe_open(path, framework="numpy") as file:
-            problems = _mismatches(field, file, params)
+            names = sorted(file.keys() if params is None else params.keys() & set(file.keys()))
+            problems = [] if params is None else _mismatches(field, file, params)
+            problems += _wrong_dtypes(field, file, names)
             if not problems:
-                loaded = {name: file.get_tensor(name) for name in params}
+                loaded = {name: file.get_tensor(name) for name in names}
                 problems = _non_finite(field, loaded)
     except OSError as error:
         return [Problem(field, f"a file at {Path(path).absolute()}", error.strerror or str(error))]
     except SafetensorError as error:
         return [Problem(field, "a safetensors file", str(error))]
-    if not problems:
+    if params is not None and not problems:
         for name, array in loaded.items():
             params[name][...] = array
     return problems
@@ -53,13 +58,15 @@ def _mismatches(field: str, file: Any, params: Mapping[str, Any]) -> list[Proble
         shape = tuple(file.get_slice(name).get_shape())
         problems.append(Problem(field, f"parameters of the model ({', '.join(params)})", f"{name} of shape {shape}"))
     for name in sorted(params.keys() & names):
-        part = file.get_slice(name)
-        shape, dtype = tuple(part.get_shape()), part.get_dtype()
+        shape = tuple(file.get_slice(name).get_shape())
         if shape != params[name].shape:
             problems.append(Problem(field, f"{name} of shape {params[name].shape}", f"shape {shape}"))
-        if dtype != "F32":
-            problems.append(Problem(field, f"{name} in float32 (F32)", dtype))
     return problems
+
+
+def _wrong_dtypes(field: str, file: Any, names: list[str]) -> list[Problem]:
+    dtypes = {name: file.get_slice(name).get_dtype() for name in names}
+    return [Problem(field, f"{name} in float32 (F32)", dtype) for name, dtype in dtypes.items() if dtype != "F32"]
 
 
 def _non_finite(field: str, loaded: Parameters) -> list[Problem]:
