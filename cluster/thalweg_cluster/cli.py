@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import Annotated
 
 import typer
@@ -18,6 +19,8 @@ from rich.console import Console
 from thalweg_proto.errors import InputError, ThalwegError
 
 EXIT_INTERRUPTED = 130
+STARTED_AT = time()
+"""When the command was given, in seconds since 1970: what is imported later is part of the start-up."""
 
 app = typer.Typer(
     name="thalweg",
@@ -90,7 +93,7 @@ def train(
         preparation = prepare(draft, folder, cores)
         from thalweg_cluster.launch.train import train as run
 
-        raise typer.Exit(run(preparation, folder, Console(), address))
+        raise typer.Exit(run(preparation, folder, Console(), address=address, started_at=STARTED_AT))
 
 
 def main() -> None:

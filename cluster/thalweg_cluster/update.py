@@ -28,10 +28,10 @@ from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum
 from thalweg_cluster.threads import Threads
 from thalweg_proto.shared_memory import CHUNK, VERSION_ROWS, MemoryPlan, Vectors
 
-BLOCK = 8 * CHUNK
-"""Elements of a block: 256 KB for each array. Long enough that the calls do not count, short enough for the cache."""
-ALONE = 1024 * 1024
-"""Up to so many elements, one thread is quicker: two hand the interpreter to and fro between NumPy's calls."""
+BLOCK = 32 * CHUNK
+"""Elements of a block: 1 MB for each array. Long enough that calls do not count, short enough for the shared cache."""
+ALONE = 2 * BLOCK
+"""Up to so many elements, one thread is quicker: two hand the interpreter to and fro between NumPy calls."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,8 +31,8 @@ from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.v1 import exchange_pb2
 
-REPORT_S = 0.1
-"""How old a step may get before the server is told of it."""
+REPORT_S = 0.25
+"""How old a step may get before the server is told of it: each telling costs the workers' cores some time."""
 _FDS = 5
 
 

@@ -6,7 +6,6 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -25,19 +24,20 @@ from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.job import job_to_toml
 
-WATCH_S = 0.25
+WATCH_S = 0.5
+"""How often the run is looked at. Each look costs the workers' cores a millisecond or two."""
 STOP_S = 30.0
 EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
 
 
-def train(preparation: Preparation, out: Path, console: Console, address: str | None) -> int:
+def train(preparation: Preparation, out: Path, console: Console, *, address: str | None, started_at: float) -> int:
     """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
 
-    address: of the Ray cluster; None for one of our own
+    address:    of the Ray cluster; None for one of our own
+    started_at: when the command was given, in seconds since 1970
 
     Raises InputError where the Ray cluster does not take the job; nothing was started then.
     """
-    began = perf_counter()
     job = preparation.job
     # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
     with ray_cluster(job.cluster.workers, address) as warning, interruptible():
@@ -58,7 +58,7 @@ def train(preparation: Preparation, out: Path, console: Console, address: str | 
         parameters=preparation.layout.parameters,
         workers=job.cluster.workers,
         batch_size=preparation.lengths.batch_size,
-        wall_s=perf_counter() - began,
+        started_at=started_at,
     )
     folder.write_summary(summary)
     print_closing(console, summary, str(folder.path))

@@ -33,7 +33,7 @@ def print_closing(console: Console, summary: dict[str, Any], folder: str) -> Non
 
 def _headline(summary: dict[str, Any]) -> str:
     parts = [
-        f"{summary['steps']:,} steps, {summary['samples']:,} samples in {summary['train_s']:.1f} s",
+        f"{summary['steps']:,} steps, {summary['samples']:,} samples in {summary['train_s']:.1f} s{_startup(summary)}",
         f"{summary['samples_per_s']:,.0f} samples/s, step {summary['step_ms']['p50']:.2f} ms (median)",
     ]
     if summary["train_loss"] is not None:
@@ -41,6 +41,10 @@ def _headline(summary: dict[str, Any]) -> str:
     if summary["eval"] is not None:
         parts.append(describe_evaluation(summary["eval"]))
     return "\n".join(parts)
+
+
+def _startup(summary: dict[str, Any]) -> str:
+    return "" if summary["startup_s"] is None else f", after a start-up of {summary['startup_s']:.1f} s"
 
 
 def _time_split(phase_ms: dict[str, float]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time
 from typing import Any
 
 from thalweg_cluster.server.spec import RunResult
@@ -14,11 +15,11 @@ def summarise(
     parameters: int,
     workers: int,
     batch_size: int,
-    wall_s: float,
+    started_at: float,
 ) -> dict[str, Any]:
     """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
 
-    wall_s: from the start of Ray to its end, in seconds
+    started_at: when the command was given, in seconds since 1970
     """
     if error is not None:
         state = "failed"
@@ -36,7 +37,8 @@ def summarise(
         "workers": workers,
         "servers": 1,
         "hosts": 1,
-        "wall_s": wall_s,
+        "wall_s": time() - started_at,
+        "startup_s": result.began_at - started_at if result and result.began_at else None,
         "train_s": result.train_s if result else 0.0,
         "samples_per_s": result.samples_per_s if result else 0.0,
         "step_ms": result.step_ms if result else {"p50": 0.0, "p95": 0.0, "max": 0.0},

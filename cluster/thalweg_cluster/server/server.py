@@ -17,7 +17,7 @@ import math
 import threading
 from collections import deque
 from dataclasses import replace
-from time import perf_counter
+from time import perf_counter, time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,7 @@ class Server:
         self._stop_by: float | None = None  # perf_counter; set once the run is asked to stop
         self._evaluation: EvaluationResult | None = None
         self._began = self._warm = 0.0  # perf_counter of version 0 and of the tenth
+        self._began_at: float | None = None  # of version 0, in seconds since 1970
         self._door = Door(
             spec.address,
             job_id=spec.job_id,
@@ -117,6 +118,7 @@ class Server:
 
     def _attend(self) -> None:
         """From version 0 until all workers have left."""
+        self._began_at = time()
         self._began = self._warm = self.telemetry.published_s = perf_counter()
         self._board.publish(0, Outcome.TRAIN, evaluate=False, at_s=self._began)
         self._door.broadcast(messages.pack_begin())
@@ -182,10 +184,8 @@ class Server:
                 row = replace(row, evaluation=result._asdict())
             ready.append(row)
             self._pending.popleft()
-        if ready:
-            with self._changed:
-                self._rows += ready
-                self._changed.notify_all()
+        with self._changed:
+            self._rows += ready
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version
@@ -206,9 +206,9 @@ class Server:
                 self._door.interrupt()
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
-        """The state of the run; blocks until there is a row after the first `rows_seen`, the end, or the timeout."""
+        """The state of the run, with the rows after the first `rows_seen`; after the timeout, or at the run's end."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._rows) > rows_seen or not self._running, timeout_s)
+            self._changed.wait_for(lambda: not self._running, timeout_s)
             rows, running = tuple(self._rows[rows_seen:]), self._running
         telemetry = self.telemetry
         return Snapshot(
@@ -235,6 +235,7 @@ class Server:
             error=error,
             cancelled=error is None and self._board.outcome is not Outcome.DONE,
             steps=self._board.version,
+            began_at=self._began_at,
             train_s=self._board.published_s - self._began,
             samples_per_s=self._samples_per_s(self._board.version, self._board.published_s),
             step_ms=telemetry.step_ms(),

@@ -58,12 +58,14 @@ class Snapshot:
 class RunResult:
     """What a run came to; the fields are those of summary.json (DESIGN section 5).
 
+    began_at: when the first step began, in seconds since 1970; None where none did
     apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
     """
 
     error: str | None
     cancelled: bool
     steps: int
+    began_at: float | None
     train_s: float
     samples_per_s: float
     step_ms: dict[str, float]
