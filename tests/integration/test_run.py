@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from thalweg_proto import messages
 from thalweg_proto.errors import ServerError
 
 
@@ -146,6 +147,20 @@ def test_a_stop_in_the_middle_of_a_step_is_no_error(train_locally, clip_norm):
         run = train_locally(engine=Stopping, steps=50, clip_norm=clip_norm)
         assert (run.result.error, run.result.cancelled, run.worker_errors) == (None, True, [])
         assert run.result.steps == step + 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_hears_the_end_whether_it_ever_waits_or_not(train_locally, workers):
+    """One alone never waits for others, and still ends with the step in which the server says so."""
+
+    class Ended(Engine):
+        def before(self, step, microbatch):
+            if (step, microbatch) == (3, 0):
+                train_locally.server._door.broadcast(messages.pack_stop())
+
+    run = train_locally(engine=Ended, steps=50, workers=workers)
+    assert (run.result.cancelled, run.worker_errors) == (True, [])
+    assert run.result.steps in (3, 4)
 
 
 def test_clipping_keeps_the_norm_that_was_taken(train_locally):

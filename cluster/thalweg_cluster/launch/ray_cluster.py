@@ -59,6 +59,8 @@ def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | 
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
         warning = oversubscribed(workers, cores)
+        # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             num_cpus=max(cores, workers),
             include_dashboard=False,

@@ -9,12 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from thalweg_cluster.reporting.progress import describe_evaluation
-from thalweg_cluster.server.telemetry import PHASES
 
 _MEANING = {
     "sample": "drawing the samples",
     "compute": "forward and backward",
-    "push": "telling the server",
+    "push": "saying that the gradients are there",
     "wait": "for other workers, sum, update, publish",
 }
 
@@ -25,7 +24,7 @@ def print_closing(console: Console, summary: dict[str, Any], folder: str) -> Non
     if summary["error"] is not None:
         console.print(f"[red]{escape(summary['error'])}[/]", highlight=False, soft_wrap=True)
     if summary["samples_per_s"]:
-        console.print(_time_split(summary["phase_ms"]))
+        console.print(_time_split(summary["phase_ms"], summary["apply_ms"]))
     if summary["weights_sha256"]:
         console.print(f"weights sha256 {summary['weights_sha256']}", highlight=False)
     console.print(f"written to {folder}", highlight=False, soft_wrap=True)
@@ -47,13 +46,16 @@ def _startup(summary: dict[str, Any]) -> str:
     return "" if summary["startup_s"] is None else f", after a start-up of {summary['startup_s']:.1f} s"
 
 
-def _time_split(phase_ms: dict[str, float]) -> Table:
+def _time_split(phase_ms: dict[str, float], apply_ms: float) -> Table:
     table = Table(title="a worker's step, mean", title_justify="left")
     table.add_column("phase")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
     table.add_column("what")
     whole = sum(phase_ms.values()) or 1.0
-    for phase in PHASES:
-        table.add_row(phase, f"{phase_ms[phase]:.3f}", f"{100 * phase_ms[phase] / whole:.0f} %", _MEANING[phase])
+    for phase, ms, meaning in (
+        *((phase, phase_ms[phase], meaning) for phase, meaning in _MEANING.items()),
+        ("  apply", apply_ms, "of it this worker's share of sum and update"),
+    ):
+        table.add_row(phase, f"{ms:.3f}", f"{100 * ms / whole:.0f} %", meaning)
     return table
