@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -42,7 +43,7 @@ class StepSpec:
                        (torch.nn.utils.clip_grad_norm_); 0: off
     eval_every:        the held-out set is evaluated at each version that this divides; 0: only the last one
     chunks:            into how many chunks the held-out set is cut; 0: there is none
-    threads:           with which each worker updates its share
+    threads:           with which each worker updates its share; 0: its part of the host's cores
     """
 
     microbatches: int
@@ -54,7 +55,7 @@ class StepSpec:
     clip_norm: float = 0.0
     eval_every: int = 0
     chunks: int = 0
-    threads: int = 1
+    threads: int = 0
 
     def learning_rate(self) -> Schedule:
         """The learning rate as a function of the step."""
@@ -92,7 +93,7 @@ class HostStep:
             make_rule(spec.rule, spec.rule_options),
             chunks=share(plan.chunks, rank, workers),
             squares=board.squares,
-            threads=spec.threads,
+            threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // workers),
         )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +91,6 @@ def start(preparation: Preparation) -> Run:
         clip_norm=job.optimizer.clip_norm,
         eval_every=job.train.eval_every,
         chunks=preparation.chunks,
-        threads=max(1, len(os.sched_getaffinity(0)) // workers),
     )
     server_spec = ServerSpec(
         address=f"thalweg-{secrets.token_hex(16)}",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,45 +18,52 @@ PHASES = ("sample", "compute", "push", "wait")
 BUCKET_BOUNDS_S = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
+_BOUNDS_S: NDArray[np.float64] = np.array(BUCKET_BOUNDS_S)
+_FINE_S: NDArray[np.float64] = 1e-6 * 1.01 ** np.arange(2220, dtype=np.float64)  # from 1 us to over an hour
 
 
 class Durations:
-    """A histogram of durations: Prometheus buckets, sum and count, and quantiles to 1 %.
+    """A histogram of durations: Prometheus buckets, sum and count.
 
     counts: how many fell at or below each bound of BUCKET_BOUNDS_S and above the one before; last: above all
     """
-
-    # Bins that grow by 1 %, from 1 us to over an hour: quantiles without keeping the durations.
-    _FINE_S: ClassVar[NDArray[np.float64]] = 1e-6 * 1.01 ** np.arange(2220, dtype=np.float64)
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(len(BUCKET_BOUNDS_S) + 1, dtype=np.int64)
         self.count = 0
         self.sum_s = 0.0
         self.max_s = 0.0
-        self._fine: NDArray[np.int64] = np.zeros(len(self._FINE_S) + 1, dtype=np.int64)
 
     def add(self, seconds: NDArray[np.float64]) -> None:
-        """Counts durations, shape (n,)."""
-        if len(seconds) == 0:
-            return
+        """Counts durations, shape (n,), n >= 1."""
         self.count += len(seconds)
         self.sum_s += float(seconds.sum())
         self.max_s = max(self.max_s, float(seconds.max()))
-        np.add.at(self.counts, np.searchsorted(BUCKET_BOUNDS_S, seconds), 1)
-        np.add.at(self._fine, np.searchsorted(self._FINE_S, seconds), 1)
+        self.counts += np.bincount(np.searchsorted(_BOUNDS_S, seconds), minlength=len(self.counts))
 
     @property
     def mean_ms(self) -> float:
         """The mean in milliseconds; 0 where there is none."""
         return 1e3 * self.sum_s / self.count if self.count else 0.0
 
+
+class QuantileDurations(Durations):
+    """Durations whose quantiles are known to 1 %, without keeping them: in bins that grow by 1 %."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fine: NDArray[np.int64] = np.zeros(len(_FINE_S) + 1, dtype=np.int64)
+
+    def add(self, seconds: NDArray[np.float64]) -> None:
+        super().add(seconds)
+        self._fine += np.bincount(np.searchsorted(_FINE_S, seconds), minlength=len(self._fine))
+
     def quantile_s(self, q: float) -> float:
         """The duration that a share `q` of all does not exceed, to 1 %; 0 where there is none."""
         if self.count == 0:
             return 0.0
         bin_ = int(np.searchsorted(np.cumsum(self._fine), q * self.count))
-        return min(float(self._FINE_S[min(bin_, len(self._FINE_S) - 1)]), self.max_s)
+        return min(float(_FINE_S[min(bin_, len(_FINE_S) - 1)]), self.max_s)
 
 
 @dataclass
@@ -82,7 +88,7 @@ class Telemetry:
     evaluation_loss: float = float("nan")
     evaluation_accuracy: float = float("nan")
     phases: dict[str, Durations] = field(default_factory=lambda: {phase: Durations() for phase in PHASES})
-    step_durations: Durations = field(default_factory=Durations)
+    step_durations: QuantileDurations = field(default_factory=QuantileDurations)
     apply_durations: Durations = field(default_factory=Durations)
     lock: threading.Lock = field(default_factory=threading.Lock)
 

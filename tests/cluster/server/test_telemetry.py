@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Telemetry
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, QuantileDurations, Telemetry
 from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 
 
@@ -18,7 +18,7 @@ def telemetry() -> Telemetry:
 @given(st.lists(st.floats(1e-6, 3000), min_size=1, max_size=200), st.floats(0.01, 1))
 def test_quantiles_agree_with_sorting_to_one_percent(seconds, q):
     """The histogram's quantile is within its bin of the one that sorting all durations gives."""
-    durations = Durations()
+    durations = QuantileDurations()
     durations.add(np.array(seconds))
     exact = sorted(seconds)[max(0, int(np.ceil(q * len(seconds) - 1e-9)) - 1)]
     assert durations.quantile_s(q) == pytest.approx(exact, rel=0.011)
