@@ -23,6 +23,7 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,9 +114,15 @@ def check_room(plan: MemoryPlan, bytes_free: int) -> list[Problem]:
 
 
 def bytes_free() -> int:
-    """Bytes that can still be taken from /dev/shm."""
+    """Bytes that can still be taken from /dev/shm: it may be given more than the machine has left."""
     stat = os.statvfs(FOLDER)
-    return stat.f_bavail * stat.f_frsize
+    return min(stat.f_bavail * stat.f_frsize, memory_available(Path("/proc/meminfo").read_text()))
+
+
+def memory_available(meminfo: str) -> int:
+    """Bytes that can be taken without swapping, from the text of /proc/meminfo."""
+    [kilobytes] = [line.split()[1] for line in meminfo.splitlines() if line.startswith("MemAvailable:")]
+    return int(kilobytes) * 1024
 
 
 def create_segment(size_bytes: int) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import tracemalloc
 
@@ -27,7 +28,9 @@ class Shard:
         rng = np.random.default_rng(0)
         self.rule = make_rule(rule, {"momentum": 0.9} if rule == "momentum" else {})
         plan = MemoryPlan(size=size, microbatches=microbatches, slots=len(self.rule.slots))
-        self.vectors = Vectors(plan, create_segment(plan.vector_bytes))
+        fd = create_segment(plan.vector_bytes)
+        self.vectors = Vectors(plan, fd)
+        os.close(fd)
         self.vectors.gradient(-1, 0)[...] = rng.standard_normal(size, dtype=np.float32)
         self.given = rng.standard_normal((microbatches, size), dtype=np.float32)
         for state, slot in zip(self.vectors.state, self.rule.slots, strict=True):

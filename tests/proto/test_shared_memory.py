@@ -22,21 +22,34 @@ def test_two_mappings_of_a_segment_see_the_same_bytes():
 
 def test_a_segment_has_no_name_and_ends_with_its_last_mapping():
     """Nothing appears in /dev/shm, and the memory comes back with the last mapping: a crash leaves nothing behind."""
-    before, names = shared_memory.bytes_free(), set(os.listdir(shared_memory.FOLDER))
+
+    def free() -> int:
+        stat = os.statvfs(shared_memory.FOLDER)
+        return stat.f_bavail * stat.f_frsize
+
+    before, names = free(), set(os.listdir(shared_memory.FOLDER))
     size = 64 * 2**20
     fd = shared_memory.create_segment(size)
     array = shared_memory.map_segment(fd, 1, size // 4, writable=True)
     os.close(fd)
     assert not {name for name in set(os.listdir(shared_memory.FOLDER)) - names if "thalweg" in name}
-    assert shared_memory.bytes_free() <= before - size // 2
+    assert free() <= before - size // 2
     del array
-    assert shared_memory.bytes_free() > before - size // 2
+    assert free() > before - size // 2
 
 
 def test_a_full_shared_memory_is_an_error_when_the_segment_is_made():
-    """More than there is: OSError at once, no SIGBUS later."""
+    """More than there can be: OSError at once, no SIGBUS later."""
+    stat = os.statvfs(shared_memory.FOLDER)
     with pytest.raises(OSError, match="No space left on device"):
-        shared_memory.create_segment(shared_memory.bytes_free() + 2**30)
+        shared_memory.create_segment((stat.f_blocks + 1) * stat.f_frsize)
+
+
+def test_memory_that_the_machine_has_not_is_not_free():
+    """However large /dev/shm may grow, what is free of it is no more than what is available at all."""
+    assert shared_memory.memory_available("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:    3 kB\n") == 3072
+    with open("/proc/meminfo") as meminfo:
+        assert shared_memory.bytes_free() <= 1.1 * shared_memory.memory_available(meminfo.read())
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_bytes_needed_and_free():
