@@ -218,3 +218,34 @@ def test_what_is_not_a_function_is_refused() -> None:
         ad.grad(3)  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(TypeError, match="returns a tensor, found tuple"):
         ad.forward(lambda p: (1, 2))(ONE)
+
+
+def test_a_bound_call_is_the_call_on_what_the_arrays_hold_then() -> None:
+    """Bound once, called after the arrays changed: value and gradient of a call with these arrays, bit by bit."""
+    rng = np.random.default_rng(0)
+    vg = ad.value_and_grad(lambda p, x, scale: (ad.tanh(x @ p["W"]) * scale + p["b"]).mean())
+    params = {"W": np.zeros((4, 3), np.float32), "b": np.zeros(3, np.float32), "unused": np.ones(2, np.float32)}
+    x, out = np.zeros((5, 4), np.float32), {name: np.full_like(p, np.nan) for name, p in params.items()}
+    bound = vg.bind(params, x, 2.0, out=out, seed=0.5)
+    for _ in range(3):
+        for array in (*params.values(), x):
+            array[...] = rng.standard_normal(array.shape)
+        value, gradient = vg(params, x, 2.0, seed=0.5)
+        assert bound() == value
+        assert {name: g.tobytes() for name, g in out.items()} == {name: g.tobytes() for name, g in gradient.items()}
+
+
+def test_two_bindings_of_one_function_do_not_disturb_each_other() -> None:
+    """As the loop has them: one for each buffer of the parameters."""
+    vg = ad.value_and_grad(lambda p: (p["w"] * p["w"]).sum())
+    pairs = [({"w": np.full(3, v, np.float32)}, {"w": np.empty(3, np.float32)}) for v in (1, 2)]
+    bound = [vg.bind(params, out=out) for params, out in pairs]
+    assert [call() for call in (*bound, *bound)] == [3.0, 12.0, 3.0, 12.0]
+    assert [out["w"].tolist() for _, out in pairs] == [[2.0] * 3, [4.0] * 3]
+
+
+def test_a_binding_needs_buffers_that_fit() -> None:
+    """What a call would refuse is refused when it is bound."""
+    vg = ad.value_and_grad(lambda p: p["w"].sum())
+    with pytest.raises(ValueError, match="expected a C-contiguous array"):
+        vg.bind({"w": np.zeros(3, np.float32)}, out={"w": np.zeros(4, np.float32)})
