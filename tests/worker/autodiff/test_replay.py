@@ -165,7 +165,8 @@ def big_step(p: Params, b: Batch) -> ad.Tensor:
 def test_a_replay_allocates_no_array() -> None:
     """After the first call no array is allocated, whatever the operations, as a training step does them: bound.
 
-    At most 16 kB are in use at a time beyond what was before: Python's objects, and NumPy's own buffers.
+    At most 24 kB are in use at a time beyond what was before: Python's objects, and NumPy's own buffers (18 kB in
+    all with NumPy 2.2, 11 kB with 2.4).
     """
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 3, 1, 16), "table": (64, 512), "W": (256, 512), "scale": 512, "bias": 512, "out": (512, 64)}
@@ -181,7 +182,7 @@ def test_a_replay_allocates_no_array() -> None:
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             bound()
-            assert tracemalloc.get_traced_memory()[1] - before < 16 * 1024
+            assert tracemalloc.get_traced_memory()[1] - before < 24 * 1024
     finally:
         tracemalloc.stop()
 
