@@ -7,9 +7,10 @@ import pytest
 
 
 @pytest.mark.parametrize("microbatches", [4, 7])
-def test_any_number_of_workers_gives_the_same_bits(train_locally, microbatches):
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_any_number_of_workers_gives_the_same_bits(train_locally, microbatches, clip_norm):
     """1 to 4 workers end in one weights_sha256 and one held-out loss, also where V is no multiple of the workers."""
-    runs = [train_locally(workers=workers, microbatches=microbatches) for workers in (1, 2, 3, 4)]
+    runs = [train_locally(workers=workers, microbatches=microbatches, clip_norm=clip_norm) for workers in (1, 2, 3, 4)]
     assert len({run.result.weights_sha256 for run in runs}) == 1
     assert len({run.result.evaluation["loss"] for run in runs}) == 1
     assert len({run.result.train_loss for run in runs}) == 1
