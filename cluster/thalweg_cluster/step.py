@@ -64,7 +64,7 @@ class StepSpec:
     def weights(self) -> list[float]:
         """The share of each microbatch in the batch."""
         v, b = self.microbatches, self.batch_size
-        return [((m + 1) * b // v - m * b // v) / b for m in range(v)]
+        return [len(share(b, m, v)) / b for m in range(v)]
 
     def evaluates(self, version: int) -> bool:
         """Whether the held-out set is evaluated with `version`."""

@@ -27,6 +27,7 @@ from thalweg_cluster.rules.rule import scalar
 from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum
 from thalweg_cluster.threads import Threads
 from thalweg_proto.shared_memory import CHUNK, VERSION_ROWS, MemoryPlan, Vectors
+from thalweg_proto.shares import share
 
 BLOCK = 32 * CHUNK
 """Elements of a block: 1 MB for each array. Long enough that calls do not count, short enough for the shared cache."""
@@ -74,10 +75,8 @@ class UpdatePass:
         alone = len(chunks) * CHUNK <= ALONE
         count = 1 if alone else max(1, min(threads, len(chunks)))
         self._threads = Threads(count)
-        bounds = [chunks.start + len(chunks) * i // count for i in range(count + 1)]
-        self._shares = [
-            list(self._views(plan, vectors, range(bounds[i], bounds[i + 1]))) for i in range(count)
-        ]  # one for each thread
+        parts = [share(len(chunks), thread, count) for thread in range(count)]
+        self._shares = [list(self._views(plan, vectors, chunks[part.start : part.stop])) for part in parts]
 
     def _views(self, plan: MemoryPlan, vectors: Vectors, chunks: range) -> Iterator[_Views]:
         needed = max(self._rule.scratch, self._sum.scratch)
@@ -130,7 +129,7 @@ class UpdatePass:
 
     def _apply(
         self,
-        share: list[_Views],
+        blocks: list[_Views],
         step: int,
         update: BlockUpdate,
         summed: bool,
@@ -139,7 +138,7 @@ class UpdatePass:
     ) -> bool:
         old, new = step % VERSION_ROWS, (step + 1) % VERSION_ROWS
         finite = True
-        for views in share:
+        for views in blocks:
             block = views.versions[new]
             if not summed:
                 tree_sum(self._sum, [block, *views.others], views.scratch)

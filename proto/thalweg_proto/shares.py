@@ -1,8 +1,9 @@
-"""How pieces are dealt out: microbatches, held-out chunks and parts of the flat vector."""
+"""How pieces are dealt out: samples to microbatches, microbatches and held-out chunks to workers, parts of the flat
+vector to workers and their threads."""
 
 from __future__ import annotations
 
 
 def share(of: int, rank: int, workers: int) -> range:
-    """Which of `of` equal pieces the worker `rank` of `workers` takes: contiguous, sizes differ by at most one."""
+    """Which of `of` pieces number `rank` of `workers` takes: contiguous, and sizes differ by at most one."""
     return range(rank * of // workers, (rank + 1) * of // workers)

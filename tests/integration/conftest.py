@@ -100,7 +100,7 @@ def train_locally() -> Callable[..., LocalRun]:
             the_engine = engine(NumpyEngine(source.build(spec), classify=True))
             try:
                 with Exchange(
-                    address, job_id=job_id, rank=rank, layout=layout, host_step=partial(HostStep, step)
+                    address, job_id=job_id, rank=rank, layout=layout, new_server_work=partial(HostStep, step)
                 ) as exchange:
                     run(exchange, the_engine, sampler, training, held_out)
             except BaseException as error:

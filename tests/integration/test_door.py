@@ -50,7 +50,7 @@ def new_door(address: str, *, workers: int, microbatches: int, chunks: int) -> D
 
 
 def join(address: str, **changed) -> Exchange:
-    return Exchange(address, **{"job_id": "job", "rank": 0, "layout": LAYOUT, "host_step": NoWork, **changed})
+    return Exchange(address, **{"job_id": "job", "rank": 0, "layout": LAYOUT, "new_server_work": NoWork, **changed})
 
 
 @pytest.fixture

@@ -183,4 +183,4 @@ def test_a_worker_with_no_server_says_so():
     from thalweg_worker.exchange import Exchange
 
     with pytest.raises(ServerError, match="worker 3: no server listens at 'thalweg-nowhere'"):
-        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}), host_step=None)
+        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}), new_server_work=None)

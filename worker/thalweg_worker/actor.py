@@ -11,7 +11,7 @@ from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.engines.numpy_engine import NumpyEngine
-from thalweg_worker.exchange import Exchange, HostStep
+from thalweg_worker.exchange import Exchange, NewServerWork
 from thalweg_worker.loop import run
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
@@ -22,8 +22,8 @@ from thalweg_worker.sampler import Sampler
 class WorkerSpec:
     """What all workers of a job are told when they are made.
 
-    host_step: makes the worker's share of the server's part of a step; it comes from the launch, since the worker's
-               code does not know the server's
+    new_server_work: makes the worker's share of the server's part of a step; it comes from the launch, since the
+                     worker's code does not know the server's
     """
 
     job_id: str
@@ -32,7 +32,7 @@ class WorkerSpec:
     model: ModelSource
     data_spec: DataSpec
     sampler: Sampler
-    host_step: HostStep
+    new_server_work: NewServerWork
 
 
 class Worker:
@@ -57,7 +57,7 @@ class Worker:
         """
         spec = self._spec
         with Exchange(
-            spec.address, job_id=spec.job_id, rank=self._rank, layout=spec.layout, host_step=spec.host_step
+            spec.address, job_id=spec.job_id, rank=self._rank, layout=spec.layout, new_server_work=spec.new_server_work
         ) as exchange:
             try:
                 run(exchange, self._engine, spec.sampler, self._training, self._held_out)

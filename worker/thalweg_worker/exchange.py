@@ -51,7 +51,7 @@ class ServerWork(Protocol):
     def close(self) -> None: ...
 
 
-class HostStep(Protocol):
+class NewServerWork(Protocol):
     """Makes the ServerWork of one worker."""
 
     def __call__(self, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int) -> ServerWork: ...
@@ -66,7 +66,7 @@ class Exchange:
     push_s, apply_s: of the last `complete`, in seconds (messages.StepRecord)
     """
 
-    def __init__(self, address: str, *, job_id: str, rank: int, layout: Layout, host_step: HostStep) -> None:
+    def __init__(self, address: str, *, job_id: str, rank: int, layout: Layout, new_server_work: NewServerWork) -> None:
         """Joins the server at `address`, the name of an abstract Unix socket.
 
         Raises ServerError where no server listens there, ProtocolError where it refuses this worker.
@@ -97,7 +97,7 @@ class Exchange:
         os.close(fds[1])
         meeting = RendezvousFds(fds[2], (fds[3], fds[4]))
         self._rendezvous = Rendezvous(meeting, welcome.workers, self._socket.fileno())
-        self._work = host_step(plan, vectors, self.board, rank=rank, workers=welcome.workers)
+        self._work = new_server_work(plan, vectors, self.board, rank=rank, workers=welcome.workers)
         # Views are made once: a step creates no array.
         self._parameters = [layout.views(vectors.version(row)) for row in range(VERSION_ROWS)]
         self._gradients = [

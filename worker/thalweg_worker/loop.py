@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -38,7 +39,6 @@ class _Loop:
         self._weights = {m: sampler.size(m) / sampler.batch_size for m in exchange.microbatches}
         self._gradients: dict[tuple[int, int], Callable[[], float]] = {}
         self._sample_s = 0.0
-        self._next = 0
 
     def run(self) -> None:
         exchange, board = self._exchange, self._exchange.board
@@ -65,8 +65,7 @@ class _Loop:
             compute_s += computed - drawn
             mark = computed
         drawn_s = self._sample_s
-        self._next = step + 1
-        going = exchange.complete(meanwhile=self._draw_ahead)
+        going = exchange.complete(meanwhile=partial(self._draw_ahead, step + 1))
         waited_s = perf_counter() - mark - exchange.push_s - (self._sample_s - drawn_s)
         board = exchange.board
         if going and board.version > step:
@@ -100,10 +99,10 @@ class _Loop:
             )
         return self._gradients[key]
 
-    def _draw_ahead(self) -> None:
-        """Draws the first samples of the next step, in time that would be waited away."""
+    def _draw_ahead(self, step: int) -> None:
+        """Draws the first samples of `step`, the next one, in time that would be waited away."""
         begin = perf_counter()
-        self._source.draw(self._next, self._exchange.microbatches[0])
+        self._source.draw(step, self._exchange.microbatches[0])
         self._sample_s += perf_counter() - begin
 
     def _evaluate(self, version: int) -> None:

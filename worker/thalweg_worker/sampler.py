@@ -22,6 +22,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_proto.shares import share
 from thalweg_worker.permutation import SIZE_MAX, permute, splitmix64, word
 
 _POSITION_MAX = 2**63 - 1
@@ -78,8 +79,8 @@ class Sampler:
         """The part [begin, end) of the batch that the microbatch is."""
         if not 0 <= microbatch < self.microbatches:
             raise IndexError(f"microbatch must lie in [0, {self.microbatches}); found {microbatch}")
-        size, count = self.batch_size, self.microbatches
-        return microbatch * size // count, (microbatch + 1) * size // count
+        part = share(self.batch_size, microbatch, self.microbatches)
+        return part.start, part.stop
 
     def epoch(self, step: int) -> int:
         """The epoch, counted from 0, in which the step's first sample lies."""

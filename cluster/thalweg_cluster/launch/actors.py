@@ -107,7 +107,7 @@ def start(preparation: Preparation) -> Run:
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
-        host_step=partial(HostStep, step),
+        new_server_work=partial(HostStep, step),
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))

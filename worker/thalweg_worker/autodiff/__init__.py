@@ -8,6 +8,7 @@
 
     value_and_grad = ad.value_and_grad(loss)
     value, gradient = value_and_grad(params, batch, out=gradient_buffers)
+    step = value_and_grad.bind(params, batch, out=gradient_buffers)     # for a loop over buffers that stay: step()
 
 The function is recorded once, then replayed. At the first call it runs on tensors, which have a shape and a dtype and
 no values; each operation writes itself into a chain, the backward pass is written behind it, and one block of memory
