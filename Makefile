@@ -31,9 +31,12 @@ types: $(VENV)/.dev   ## mypy, strict
 	$(BIN)/mypy
 
 PROTOS := $(wildcard proto/thalweg_proto/v1/*.proto)
+SERVICES := $(shell grep -l '^service' $(PROTOS))
+PROTOC = cd proto && ../$(BIN)/python -m grpc_tools.protoc -I.
 
 protos: $(VENV)/.dev  ## generate the modules of the .proto files
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS:proto/%=%)
+	$(PROTOC) --python_out=. --pyi_out=. $(PROTOS:proto/%=%)
+	$(PROTOC) --grpc_python_out=. $(SERVICES:proto/%=%)
 
 protos-check: protos  ## fail where the committed generated modules are stale
 	git diff --exit-code --stat -- proto/thalweg_proto/v1

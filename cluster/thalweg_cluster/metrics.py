@@ -6,14 +6,15 @@ grow without bound: phases, results, states and directions are fixed sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Telemetry
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Staleness, Telemetry
 
 _GAUGES = (
     ("loss", "Mean loss over the batch of the newest step.", "loss"),
@@ -52,10 +53,16 @@ class TelemetryCollector(Collector):
         states.add_metric(["expected"], t.workers - t.joined)
         yield states
         pushes = CounterMetricFamily("thalweg_pushes", "Gradient pushes by what became of them.", labels=["result"])
-        pushes.add_metric(["accepted"], t.pushes)
+        for verdict, count in t.pushes.items():
+            pushes.add_metric([verdict.value], count)
         yield pushes
+        staleness = HistogramMetricFamily(
+            "thalweg_staleness_versions", "How many versions old what a push is based on was."
+        )
+        staleness.add_metric([], *_buckets(Staleness.BOUNDS, t.staleness.counts, t.staleness.sum))
+        yield staleness
         moved = CounterMetricFamily("thalweg_exchanged_bytes", "Bytes exchanged with workers.", labels=["direction"])
-        moved.add_metric(["push"], t.pushes * t.bytes_pushed)
+        moved.add_metric(["push"], sum(t.pushes.values()) * t.bytes_pushed)
         moved.add_metric(["publish"], t.steps * t.bytes_published)
         yield moved
         phases = HistogramMetricFamily(
@@ -74,9 +81,13 @@ class TelemetryCollector(Collector):
 
 
 def _histogram(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    cumulative = np.cumsum(durations.counts)
-    bounds = [*(str(bound) for bound in BUCKET_BOUNDS_S), "+Inf"]
-    return list(zip(bounds, (float(c) for c in cumulative), strict=True)), durations.sum_s
+    return _buckets(BUCKET_BOUNDS_S, durations.counts, durations.sum_s)
+
+
+def _buckets(bounds: Sequence[float], counts: NDArray[np.int64], total: float) -> tuple[list[tuple[str, float]], float]:
+    """The cumulative buckets, and the sum."""
+    names = [*(str(bound) for bound in bounds), "+Inf"]
+    return list(zip(names, (float(c) for c in np.cumsum(counts)), strict=True)), total
 
 
 def serve_metrics(telemetry: Telemetry, port: int, address: str = "127.0.0.1") -> int:

@@ -56,6 +56,13 @@ class StepSpec:
     eval_every: int = 0
     chunks: int = 0
     threads: int = 0
+    consistency: str = "sync"
+    staleness: int | None = None
+    staleness_scaling: bool = False
+    backup: int = 0
+    local_steps: int = 1
+    outer_learning_rate: float = 0.7
+    outer_momentum: float = 0.9
 
     def learning_rate(self) -> Schedule:
         """The learning rate as a function of the step."""
@@ -66,14 +73,35 @@ class StepSpec:
         v, b = self.microbatches, self.batch_size
         return [len(share(b, m, v)) / b for m in range(v)]
 
+    @property
+    def workers_meet(self) -> bool:
+        """Whether the workers, where all are on one host, do the server's part of a step themselves: they all wait for
+        each other in each step."""
+        return self.consistency == "sync" and self.backup == 0 and self.local_steps == 1
+
+    @property
+    def versions(self) -> int:
+        """The number of the last version."""
+        return -(-self.steps // self.local_steps)
+
+    def steps_done(self, version: int) -> int:
+        """How many steps have been taken where `version` is there."""
+        return min(version * self.local_steps, self.steps)
+
     def evaluates(self, version: int) -> bool:
         """Whether the held-out set is evaluated with `version`."""
-        due = version == self.steps or (version > 0 and self.eval_every > 0 and version % self.eval_every == 0)
-        return due and self.chunks > 0
+        return self.chunks > 0 and self._passes(version, self.eval_every)
 
     def has_row(self, version: int) -> bool:
         """Whether there is a line of metrics.jsonl for `version`."""
-        return self.evaluates(version) or (version > 0 and version % max(1, self.steps // ROWS) == 0)
+        return self.evaluates(version) or self._passes(version, max(1, self.steps // ROWS))
+
+    def _passes(self, version: int, every: int) -> bool:
+        """Whether the steps that made `version` end at or pass a multiple of `every`; true for the last version."""
+        if version == self.versions:
+            return True
+        done, before = self.steps_done(version), self.steps_done(version - 1)
+        return version > 0 and every > 0 and done // every > before // every
 
 
 class HostStep:

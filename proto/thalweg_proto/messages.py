@@ -4,8 +4,10 @@ Rules:
   - One message is one fixed record; its first byte is its kind. A datagram of the Unix SOCK_SEQPACKET socket holds one,
     but for step records: a worker keeps those of many steps and sends them together, since each datagram wakes the
     server, which has the same cores.
-  - Tensors are never in a message: they lie in shared memory. Nor does a step wait for one: the workers meet at the
-    rendezvous (rendezvous.py) and read the board (board.py).
+  - Tensors are never in a message: they lie in shared memory.
+  - Where the workers themselves do the server's part of a step, no step waits for a message: they meet at the
+    rendezvous (rendezvous.py) and read the board (board.py). Where the server does it (several hosts, and every
+    consistency but sync), it says what to compute (Work, Ready), and hears how far it is (PartFinal).
   - A record that cannot be read raises ProtocolError; it never raises anything else.
 """
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -62,6 +64,44 @@ class Left(NamedTuple):
     """Worker to server: this worker trains no more; the board says why. Its last message."""
 
 
+class PartFinal(NamedTuple):
+    """Worker to server: elements [begin, size) of the gradient of part `part` for step `step` are final.
+
+    loss: mean loss of the part; known where begin is 0, that is, with the part's last message
+    """
+
+    step: int
+    part: int
+    begin: int
+    loss: float
+
+
+class Work(NamedTuple):
+    """Server to worker: compute the parts [begin, end) of step `step`, on version `version` of the parameters."""
+
+    step: int
+    version: int
+    begin: int
+    end: int
+
+
+class Ready(NamedTuple):
+    """Server to worker: the elements [0, end) of version `version` are there."""
+
+    version: int
+    end: int
+
+
+class Evaluate(NamedTuple):
+    """Server to worker: evaluate your chunks of the held-out set, as version `version`."""
+
+    version: int
+
+
+class Finish(NamedTuple):
+    """Server to worker: there is nothing more to do; leave."""
+
+
 class Begin(NamedTuple):
     """Server to worker: all have joined, and the board holds version 0."""
 
@@ -72,6 +112,10 @@ class Stop(NamedTuple):
 
 _STEP = struct.Struct("<BxHIQ8d")
 _EVALUATED = struct.Struct("<BxxxIQQqd")
+_FINAL = struct.Struct("<BxxxIQQd")
+_WORK = struct.Struct("<BxxxIIxxxxQQ")
+_READY = struct.Struct("<BxxxxxxxQQ")
+_EVALUATE = struct.Struct("<BxxxxxxxQ")
 _BARE = struct.Struct("<B")
 # The step record for NumPy, so that many can be read at once.
 STEP_DTYPE: Final = np.dtype(
@@ -85,6 +129,7 @@ STEP_DTYPE: Final = np.dtype(
 RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
 """Step records that fit into one datagram."""
 _KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
+_KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH = 6, 7, 8, 9, 10
 
 
 def pack_step(record: StepRecord) -> bytes:
@@ -100,6 +145,28 @@ def pack_left() -> bytes:
     return _BARE.pack(_KIND_LEFT)
 
 
+def pack_final(message: PartFinal) -> bytes:
+    step, part, begin, loss = message
+    return _FINAL.pack(_KIND_FINAL, part, step, begin, loss)
+
+
+def pack_work(message: Work) -> bytes:
+    step, version, begin, end = message
+    return _WORK.pack(_KIND_WORK, begin, end, step, version)
+
+
+def pack_ready(message: Ready) -> bytes:
+    return _READY.pack(_KIND_READY, *message)
+
+
+def pack_evaluate(message: Evaluate) -> bytes:
+    return _EVALUATE.pack(_KIND_EVALUATE, *message)
+
+
+def pack_finish() -> bytes:
+    return _BARE.pack(_KIND_FINISH)
+
+
 def pack_begin() -> bytes:
     return _BARE.pack(_KIND_BEGIN)
 
@@ -108,7 +175,7 @@ def pack_stop() -> bytes:
     return _BARE.pack(_KIND_STOP)
 
 
-def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | Left:
+def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFinal | Left:
     """The messages in a datagram of a worker, step records as an array of STEP_DTYPE.
 
     ProtocolError where `record` is none.
@@ -121,19 +188,34 @@ def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | Left:
     elif kind == _KIND_EVALUATED and len(record) == _EVALUATED.size:
         _, chunk, version, samples, correct, loss_sum = _EVALUATED.unpack(record)
         return Evaluated(version, chunk, samples, correct, loss_sum)
+    elif kind == _KIND_FINAL and len(record) == _FINAL.size:
+        _, part, step, begin, loss = _FINAL.unpack(record)
+        return PartFinal(step, part, begin, loss)
     elif kind == _KIND_LEFT and len(record) == _BARE.size:
         return Left()
-    raise _unreadable("a StepRecord, Evaluated or Left", record)
+    raise _unreadable("a StepRecord, Evaluated, PartFinal or Left", record)
 
 
-def unpack_from_server(record: bytes) -> Begin | Stop:
+FromServer = Begin | Work | Ready | Evaluate | Finish | Stop
+
+
+def unpack_from_server(record: bytes) -> FromServer:
     """The message of a server. ProtocolError where `record` is none."""
     kind = record[0] if record else 0
+    if kind == _KIND_READY and len(record) == _READY.size:
+        return Ready(*_READY.unpack(record)[1:])
+    if kind == _KIND_WORK and len(record) == _WORK.size:
+        _, begin, end, step, version = _WORK.unpack(record)
+        return Work(step, version, begin, end)
+    if kind == _KIND_EVALUATE and len(record) == _EVALUATE.size:
+        return Evaluate(*_EVALUATE.unpack(record)[1:])
+    if kind == _KIND_FINISH and len(record) == _BARE.size:
+        return Finish()
     if kind == _KIND_BEGIN and len(record) == _BARE.size:
         return Begin()
     if kind == _KIND_STOP and len(record) == _BARE.size:
         return Stop()
-    raise _unreadable("a Begin or Stop", record)
+    raise _unreadable("a Begin, Work, Ready, Evaluate, Finish or Stop", record)
 
 
 def _unreadable(expected: str, record: bytes) -> ProtocolError:

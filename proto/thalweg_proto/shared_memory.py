@@ -1,11 +1,18 @@
 """The memory that the workers and the server of one host share.
 
+Where the workers do the server's part of a step (`MemoryPlan`, `Vectors`):
+
     row 0, 1, 2          version t of the parameters lies in row t % 3,
                          the gradient of microbatch 0 for step t in row (t + 1) % 3
     row 3 ... V + 1      the gradients of microbatches 1 ... V - 1
     the S rows after     the state of the update rule
 
-each of `size` float32.
+Where the server does it (`ServedPlan`, `ServedVectors`):
+
+    row 0 ... R - 1      version t of the parameters in row t % R
+    the G rows after     gradients, as the server deals them out to workers
+
+each row of `size` float32.
 
 Rules:
   - The next version takes the place of microbatch 0's gradient: sum and update work where that gradient lies. So its
@@ -95,6 +102,50 @@ class Vectors:
         """The rule's state, shape (slots, size)."""
         rows: NDArray[np.float32] = self._rows[VERSION_ROWS - 1 + self._microbatches :]
         return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedPlan:
+    """How much is shared on one host where the server does its part of a step itself.
+
+    size:      elements of the flat vector, gaps counted
+    versions:  R
+    gradients: G
+    """
+
+    size: int
+    versions: int
+    gradients: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of `size` float32."""
+        return self.versions + self.gradients
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.rows * self.size * FLOAT_BYTES
+
+
+class ServedVectors:
+    """The rows of one host, as arrays.
+
+    versions:  (R, size), read-only for workers; version t in row t % R
+    gradients: (G, size)
+    """
+
+    def __init__(self, plan: ServedPlan, fd: int, *, server: bool) -> None:
+        """Maps the segment behind `fd`, which may be closed at once. Only the server may write versions."""
+        rows = map_segment(fd, plan.rows, plan.size, writable=True)
+        self.gradients: NDArray[np.float32] = rows[plan.versions :]
+        self.versions: NDArray[np.float32] = (
+            rows[: plan.versions] if server else map_segment(fd, plan.versions, plan.size, writable=False)
+        )
+
+    def version(self, t: int) -> NDArray[np.float32]:
+        """Where version t is, shape (size,)."""
+        row: NDArray[np.float32] = self.versions[t % len(self.versions)]
+        return row
 
 
 def check_room(plan: MemoryPlan, bytes_free: int) -> list[Problem]:

@@ -6,10 +6,12 @@ import subprocess
 import urllib.request
 from time import perf_counter
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.metrics import TelemetryCollector, serve_metrics
 from thalweg_cluster.server.telemetry import Telemetry
 from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
@@ -21,10 +23,20 @@ def used(steps: int = 3) -> Telemetry:
     t.joined = 2
     t.gradient_norm = 1.25
     t.evaluation_loss, t.evaluation_accuracy = 0.3, 0.9
-    for rank in range(2):
-        t.heard(unpack_from_worker(b"".join(pack_step(record(rank, step)) for step in range(steps))))
+    told = unpack_from_worker(b"".join(pack_step(record(0, step)) for step in range(steps)))
+    for _ in range(2):
+        hear(t, told)
     t.learning_rate = 0.1
     return t
+
+
+def hear(t: Telemetry, records: np.ndarray) -> None:
+    """What the server does with what a worker tells."""
+    t.heard(records)
+    t.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
+    new = records[records["step"] >= t.steps]
+    if len(new):
+        t.stepped(int(new["step"][-1]) + 1, new["loss"], new["gradient_norm"], new["published_s"])
 
 
 def record(rank: int, step: int) -> StepRecord:
@@ -102,7 +114,7 @@ def test_instruments_cost_under_one_percent_of_a_step_of_half_a_millisecond():
         for first in range(0, 20_000, 200):  # a datagram each 100 ms
             for rank in range(2):
                 data = b"".join([pack_step(record(rank, step)) for step in range(first, first + 200)])
-                t.heard(unpack_from_worker(data))
+                hear(t, unpack_from_worker(data))
         rounds.append((perf_counter() - begin) / 20_000)
     cost_s = sorted(rounds)[2]
     print(f"instruments: {1e6 * cost_s:.2f} us a step, {100 * cost_s / 0.0005:.2f} % of 0.5 ms")

@@ -6,12 +6,14 @@ import os
 import secrets
 import socket
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thalweg_cluster.server.door import Door
+from thalweg_cluster.server.server import _welcome
 from thalweg_proto import messages
 from thalweg_proto.board import board_bytes
 from thalweg_proto.errors import ProtocolError, WorkerError
@@ -19,7 +21,7 @@ from thalweg_proto.layout import Layout
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import MemoryPlan, create_segment
 from thalweg_proto.v1 import exchange_pb2
-from thalweg_worker.exchange import Exchange
+from thalweg_worker.exchange import Connection, MeetingExchange, connection
 
 LAYOUT = Layout.of({"w": (4,)})
 
@@ -46,11 +48,18 @@ def new_door(address: str, *, workers: int, microbatches: int, chunks: int) -> D
         create_segment(board_bytes(plan, workers)),
         *RendezvousFds.create(workers),
     )
-    return Door(address, job_id="job", layout=LAYOUT, workers=workers, plan=plan, chunks=chunks, fds=fds)
+    return Door(
+        address,
+        job_id="job",
+        layout=LAYOUT,
+        ranks=range(workers),
+        welcome=partial(_welcome, plan, workers, chunks),
+        fds=fds,
+    )
 
 
-def join(address: str, **changed) -> Exchange:
-    return Exchange(address, **{"job_id": "job", "rank": 0, "layout": LAYOUT, "new_server_work": NoWork, **changed})
+def join(address: str, **changed) -> Connection:
+    return connection.join(address, **{"job_id": "job", "rank": 0, "layout": LAYOUT, **changed})
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def door():
 
 def test_a_worker_learns_what_is_its_own(door):
     """Worker 1 of 2 gets microbatches 1 and 2 of 3, and chunks 2 to 4 of 5."""
-    with join(door.address, rank=1) as exchange:
+    with join(door.address, rank=1) as joined, MeetingExchange(joined, NoWork) as exchange:
         assert (exchange.microbatches, exchange.chunks) == (range(1, 3), range(2, 5))
 
 
@@ -93,7 +102,7 @@ def test_a_worker_learns_what_is_its_own(door):
     ("changed", "reason"),
     [
         ({"job_id": "other"}, "expected a worker of job 'job'; found 'other'"),
-        ({"rank": 2}, "expected a free rank below 2; found 2"),
+        ({"rank": 2}, "expected a free rank of this host, 0 to 1; found 2"),
         ({"layout": Layout.of({"w": (5,)})}, r"expected a model of the tensors w \(4,\)"),
     ],
 )
@@ -107,7 +116,7 @@ def test_a_rank_that_is_taken_is_refused(door):
     """Two workers cannot have one rank."""
     with (
         join(door.address),
-        pytest.raises(ProtocolError, match="expected a free rank below 2; found 0"),
+        pytest.raises(ProtocolError, match="expected a free rank of this host, 0 to 1; found 0"),
     ):
         join(door.address)
 
@@ -122,7 +131,7 @@ def ask(address: str, data: bytes) -> exchange_pb2.Welcome:
 def test_another_protocol_version_is_refused(door):
     """The answer names both versions."""
     hello = exchange_pb2.Hello(protocol_version=99, job_id="job", rank=0, layout_sha256=LAYOUT.names_sha256)
-    assert "expected protocol version 2; found 99" in ask(door.address, hello.SerializeToString()).refused
+    assert "expected protocol version 3; found 99" in ask(door.address, hello.SerializeToString()).refused
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,41 +7,13 @@ import threading
 
 import numpy as np
 import pytest
+from tests.integration.local_run import Engine, train_locally
 
 from thalweg_proto import messages
 from thalweg_proto.errors import ServerError
 
 
-class Engine:
-    """Passes everything on to the engine it wraps; tests override what they want to go wrong."""
-
-    deterministic = True
-
-    def __init__(self, engine):
-        self.engine = engine
-
-    def gradient(self, parameters, batch, *, weight, out):
-        compute = self.engine.gradient(parameters, batch, weight=weight, out=out)
-
-        def gradient():
-            step, microbatch = batch.key[1:].tolist()
-            self.before(step, microbatch)
-            return self.after(step, microbatch, compute(), out)
-
-        return gradient
-
-    def before(self, step, microbatch):
-        """Called before each gradient."""
-
-    def after(self, step, microbatch, loss, out):
-        """Called after each gradient; returns the loss."""
-        return loss
-
-    def evaluate(self, parameters, batch):
-        return self.engine.evaluate(parameters, batch)
-
-
-def test_it_learns_and_says_so(train_locally):
+def test_it_learns_and_says_so():
     """60 steps on three well-separated classes: the loss falls and most held-out samples are right."""
     run = train_locally(steps=60, eval_every=20)
     assert (run.result.error, run.result.cancelled, run.result.steps) == (None, False, 60)
@@ -50,13 +22,13 @@ def test_it_learns_and_says_so(train_locally):
     assert [row.step for row in run.rows if row.evaluation] == [20, 40, 60]
 
 
-def test_the_time_split_covers_the_step(train_locally):
+def test_the_time_split_covers_the_step():
     """sample + compute + push + wait of a worker is the time of a step, evaluations left out."""
     result = train_locally(steps=200, workers=1, microbatches=1).result
     assert sum(result.phase_ms.values()) == pytest.approx(1e3 * result.train_s / result.steps, rel=0.2)
 
 
-def test_gradient_norms_are_taken_with_each_row(train_locally):
+def test_gradient_norms_are_taken_with_each_row():
     """Each line of metrics.jsonl has a finite gradient norm and the learning rate of its step."""
     rows = train_locally(steps=30).rows
     assert all(math.isfinite(row.gradient_norm) and row.learning_rate == 0.05 for row in rows)
@@ -65,7 +37,7 @@ def test_gradient_norms_are_taken_with_each_row(train_locally):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("at", [0, 2])  # microbatch 0's gradient is overwritten by the update
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(train_locally, bad, at, clip_norm):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(bad, at, clip_norm):
     """The error names step, microbatch, tensor and learning rate; the weights are those of the step before."""
 
     class Bad(Engine):
@@ -82,7 +54,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_is_never_published(trai
     assert run.worker_errors == []
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(train_locally):
+def test_a_loss_that_is_not_finite_stops_the_run():
     """Even where the gradients are finite."""
 
     class Bad(Engine):
@@ -94,7 +66,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_locally):
     assert "step 3: the loss of microbatch 0 is nan" in run.result.error
 
 
-def test_a_learning_rate_far_too_large_is_told_as_such(train_locally):
+def test_a_learning_rate_far_too_large_is_told_as_such():
     """The run overflows within a few steps and ends with the advice, not with NaN weights."""
     run = train_locally(schedule={"name": "constant", "learning_rate": 1e30, "warmup_steps": 0}, steps=50)
     assert run.result.steps < 50
@@ -102,7 +74,7 @@ def test_a_learning_rate_far_too_large_is_told_as_such(train_locally):
     assert all(np.isfinite(array).all() for array in run.weights.values())
 
 
-def test_a_worker_that_raises_ends_the_run_for_all(train_locally):
+def test_a_worker_that_raises_ends_the_run_for_all():
     """The server says who is gone; the others stop without an error of their own."""
 
     class Bad(Engine):
@@ -116,7 +88,7 @@ def test_a_worker_that_raises_ends_the_run_for_all(train_locally):
     assert [str(error) for error in run.worker_errors] == ["boom"]
 
 
-def test_dropout_follows_from_step_and_microbatch(train_locally):
+def test_dropout_follows_from_step_and_microbatch():
     """A model with something random in it gives the same bits for any number of workers, too."""
     model = {"use": "mlp", "options": {"hidden": [8], "dropout": 0.5}}
     one, three = (train_locally(workers=workers, model=model).result for workers in (1, 3))
@@ -124,7 +96,7 @@ def test_dropout_follows_from_step_and_microbatch(train_locally):
     assert one.weights_sha256 != train_locally().result.weights_sha256
 
 
-def test_nothing_is_left_in_shared_memory(train_locally):
+def test_nothing_is_left_in_shared_memory():
     """Names in /dev/shm, open descriptors and threads are those from before."""
     import os
 
@@ -135,42 +107,44 @@ def test_nothing_is_left_in_shared_memory(train_locally):
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_a_stop_in_the_middle_of_a_step_is_no_error(train_locally, clip_norm):
+def test_a_stop_in_the_middle_of_a_step_is_no_error(clip_norm):
     """However far each worker is when the run is stopped, it ends as cancelled, with the version of that step."""
     for step in range(2, 12):
+        made = []
 
         class Stopping(Engine):
-            def before(self, step, microbatch, at=step):
+            def before(self, step, microbatch, at=step, made=made):
                 if (step, microbatch) == (at, 0):
-                    train_locally.server.stop()
+                    made[0].stop()
 
-        run = train_locally(engine=Stopping, steps=50, clip_norm=clip_norm)
+        run = train_locally(engine=Stopping, made=made.extend, steps=50, clip_norm=clip_norm)
         assert (run.result.error, run.result.cancelled, run.worker_errors) == (None, True, [])
         assert run.result.steps == step + 1
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_worker_hears_the_end_whether_it_ever_waits_or_not(train_locally, workers):
+def test_a_worker_hears_the_end_whether_it_ever_waits_or_not(workers):
     """One alone never waits for others, and still ends with the step in which the server says so."""
+    made = []
 
     class Ended(Engine):
         def before(self, step, microbatch):
             if (step, microbatch) == (3, 0):
-                train_locally.server._door.broadcast(messages.pack_stop())
+                made[0]._door.broadcast(messages.pack_stop())
 
-    run = train_locally(engine=Ended, steps=50, workers=workers)
+    run = train_locally(engine=Ended, made=made.extend, steps=50, workers=workers)
     assert (run.result.cancelled, run.worker_errors) == (True, [])
     assert run.result.steps in (3, 4)
 
 
-def test_clipping_keeps_the_norm_that_was_taken(train_locally):
+def test_clipping_keeps_the_norm_that_was_taken():
     """The rows show the norm before clipping, and a run that is clipped hard moves less."""
     free, clipped = train_locally(steps=30), train_locally(steps=30, clip_norm=1e-3)
     assert clipped.rows[0].gradient_norm == pytest.approx(free.rows[0].gradient_norm, rel=1e-6)
     assert clipped.result.train_loss > 1.5 * free.result.train_loss
 
 
-def test_rows_come_in_the_order_of_their_versions(train_locally):
+def test_rows_come_in_the_order_of_their_versions():
     """Also where an evaluation is known later than the steps after it."""
     rows = train_locally(steps=60, eval_every=7, workers=3).rows
     assert [row.step for row in rows] == list(range(1, 61))
@@ -180,7 +154,7 @@ def test_rows_come_in_the_order_of_their_versions(train_locally):
 def test_a_worker_with_no_server_says_so():
     """The error names the rank and the address."""
     from thalweg_proto.layout import Layout
-    from thalweg_worker.exchange import Exchange
+    from thalweg_worker.exchange import join
 
     with pytest.raises(ServerError, match="worker 3: no server listens at 'thalweg-nowhere'"):
-        Exchange("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}), new_server_work=None)
+        join("thalweg-nowhere", job_id="j", rank=3, layout=Layout.of({"w": (1,)}))

@@ -56,6 +56,6 @@ def test_a_cut_record_is_named():
     """The error says what was expected and what was there."""
     record = messages.pack_step(StepRecord(*[0] * 11))
     with pytest.raises(
-        ProtocolError, match=r"expected a StepRecord, Evaluated or Left message; found kind 1 of 10 bytes"
+        ProtocolError, match=r"expected a StepRecord, Evaluated, PartFinal or Left message; found kind 1 of 10 bytes"
     ):
         messages.unpack_from_worker(record[:10])

@@ -10,9 +10,9 @@ from thalweg_proto.errors import ThalwegError, WorkerError
 from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
-from thalweg_worker.engines.numpy_engine import NumpyEngine
-from thalweg_worker.exchange import Exchange, NewServerWork
-from thalweg_worker.loop import run
+from thalweg_worker.engines import make_engine
+from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
+from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
 from thalweg_worker.sampler import Sampler
@@ -22,17 +22,21 @@ from thalweg_worker.sampler import Sampler
 class WorkerSpec:
     """What all workers of a job are told when they are made.
 
-    new_server_work: makes the worker's share of the server's part of a step; it comes from the launch, since the
-                     worker's code does not know the server's
+    new_server_work: makes the worker's share of the server's part of a step, where the workers of the one host meet; it
+                     comes from the launch, since the worker's code does not know the server's
+    engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`
+    served:          how it computes where the server does its part itself
     """
 
     job_id: str
-    address: str
     layout: Layout
     model: ModelSource
     data_spec: DataSpec
     sampler: Sampler
     new_server_work: NewServerWork
+    served: ServedLoop
+    engine: str = "numpy"
+    emulated_ms: float | None = None
 
 
 class Worker:
@@ -48,20 +52,31 @@ class Worker:
         self._training = Dataset.from_shipment(training)
         self._held_out = Dataset.from_shipment(held_out) if held_out is not None else None
         model = spec.model.build(spec.data_spec)
-        self._engine = NumpyEngine(model, classify=spec.data_spec.task == "classification")
+        classify = spec.data_spec.task == "classification"
+        self._engine = make_engine(spec.engine, model, classify=classify, emulated_ms=spec.emulated_ms)
 
-    def run(self, _server_is_open: object = None) -> None:
-        """Trains until the server says stop. The argument only makes Ray wait until the server listens.
+    def run(self, address: str, _server_is_open: object = None) -> None:
+        """Trains until the server says stop.
+
+        address: name of the abstract Unix socket of this host's server
+        The other argument only makes Ray wait until the server listens.
 
         Raises WorkerError where the user's model raised, with that exception and the user's own frames.
         """
         spec = self._spec
-        with Exchange(
-            spec.address, job_id=spec.job_id, rank=self._rank, layout=spec.layout, new_server_work=spec.new_server_work
-        ) as exchange:
+        with join(address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as connection:
             try:
-                run(exchange, self._engine, spec.sampler, self._training, self._held_out)
+                self._train(connection)
             except ThalwegError:
                 raise
             except Exception as error:
                 raise WorkerError(user_traceback(error)) from None
+
+    def _train(self, connection: Connection) -> None:
+        spec = self._spec
+        rest = (self._engine, spec.sampler, self._training, self._held_out)
+        if connection.welcome.meet:
+            with MeetingExchange(connection, spec.new_server_work) as meeting:
+                run_meeting(meeting, *rest)
+        else:
+            run_served(ServedExchange(connection), *rest, spec.served)

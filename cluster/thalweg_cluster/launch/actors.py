@@ -1,7 +1,8 @@
-"""Places and starts the actors of a run: one server and its workers, on one host, in one placement group."""
+"""Places and starts the actors of a run: the workers, and a server on each of their hosts."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -10,31 +11,56 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
+from thalweg_cluster.hosts.local import LocalRule
+from thalweg_cluster.hosts.server import HostServer
+from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
+from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.metrics import serve_metrics
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_cluster.step import HostStep, StepSpec
 from thalweg_worker.actor import Worker, WorkerSpec
+from thalweg_worker.loop import ServedLoop
+
+PLACE_S = 60.0
+"""How long Ray may take to find room for the workers."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """address: of the gRPC server, "": there is none; metrics_port: of /metrics."""
+
+    address: str
+    metrics_port: int
 
 
 class ServerActor:
-    """The server as Ray runs it: `serve` in one thread, the questions about it in others."""
+    """A server as Ray runs it: `serve` in one thread, the questions about it in others.
 
-    def __init__(self, spec: ServerSpec, initial: NDArray[np.float32]) -> None:
+    Where all workers are on one host and wait for each other, they do the server's part of a step themselves, and this
+    is a `Server`; else it is a `HostServer`.
+    """
+
+    def __init__(self, spec: ServerSpec | ServedSpec, initial: NDArray[np.float32]) -> None:
         self._limits = threadpool_limits(1, user_api="blas")
-        self._server = Server(spec, initial)
-        self._port = serve_metrics(self._server.telemetry, spec.metrics_port)
+        self._server: Server | HostServer
+        self._server = Server(spec, initial) if isinstance(spec, ServerSpec) else HostServer(spec, initial)
+        self._port = serve_metrics(self._server.account.telemetry, spec.metrics_port)
 
-    def open(self) -> int:
-        """Returns the port of /metrics, once the server listens."""
-        return self._port
+    def open(self) -> Opened:
+        """Returns once the server listens."""
+        address = self._server.open() if isinstance(self._server, HostServer) else ""
+        return Opened(address, self._port)
 
-    def serve(self) -> RunResult:
+    def serve(self, *opened: Opened) -> RunResult:
+        """`opened`: what the servers of all hosts have opened, by host."""
+        if isinstance(self._server, HostServer):
+            return self._server.serve([each.address for each in opened])
         return self._server.serve()
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
@@ -51,32 +77,75 @@ class ServerActor:
 class Run:
     """The handles of a run that goes on.
 
-    opened:  reference to the port of /metrics
-    served:  reference to the RunResult
+    server:  the lead's
+    opened:  references to what each server has opened, by host
+    served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
     """
 
     server: Any
-    opened: Any
-    served: Any
+    opened: list[Any]
+    served: list[Any]
     workers: list[Any]
+    placement: Placement
     group: PlacementGroup
+    actors: list[Any]
 
     def close(self) -> None:
         """Ends all actors and gives their resources back."""
+        for actor in self.actors:
+            with contextlib.suppress(ValueError):
+                ray.kill(actor)
         remove_placement_group(self.group)
 
 
 def start(preparation: Preparation) -> Run:
-    """Starts the server and the workers; they train as soon as all are up."""
+    """Starts the servers and the workers; they train as soon as all are up.
+
+    InputError where the cluster has too few nodes for the servers.
+    """
+    job = preparation.job
+    group = placement_group([{"CPU": 1}] * job.cluster.workers, strategy=job.cluster.placement)
+    try:
+        ray.get(group.ready(), timeout=PLACE_S)
+        placement = _placement(group, job.cluster.servers)
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    step = _step(preparation)
+    specs = _server_specs(preparation, placement, step)
+    # Any: Ray's types do not know the methods of an actor handle made without its decorator.
+    new_server: Any = ray.remote(ServerActor)
+    initial = ray.put(preparation.initial)
+    servers = [
+        # It takes no CPU of its own: that of its host's workers is enough.
+        new_server.options(
+            num_cpus=0, max_concurrency=4, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
+        ).remote(spec, initial)
+        for node, spec in zip(placement.nodes, specs, strict=True)
+    ]
+    opened = [server.open.remote() for server in servers]
+    served = [server.serve.remote(*opened) for server in servers]
+    workers = _workers(preparation, placement, step, specs[0].job_id, group)
+    runs = [
+        worker.run.remote(specs[placement.topology.host_of(rank)].address, opened[placement.topology.host_of(rank)])
+        for rank, worker in enumerate(workers)
+    ]
+    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers])
+
+
+def _placement(group: PlacementGroup, servers: int) -> Placement:
+    table = placement_group_table(group)["bundles_to_node_id"]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
+    alive = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    here = ray.get_runtime_context().get_node_id()
+    return arrange([table[bundle] for bundle in sorted(table)], here, alive, servers)
+
+
+def _step(preparation: Preparation) -> StepSpec:
     job, lengths = preparation.job, preparation.lengths
-    workers = job.cluster.workers
-    job_id = f"{job.name}-{secrets.token_hex(8)}"
-    # One bundle is one host: its workers and its server share memory. The server takes no CPU of its own: the
-    # workers do its part of each step.
-    group = placement_group([{"CPU": workers}], strategy="STRICT_PACK")
-    here = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-    step = StepSpec(
+    train = job.train
+    return StepSpec(
         microbatches=lengths.microbatches,
         batch_size=lengths.batch_size,
         steps=lengths.steps,
@@ -89,33 +158,83 @@ def start(preparation: Preparation) -> Run:
             **job.optimizer.options_for("schedule"),
         },
         clip_norm=job.optimizer.clip_norm,
-        eval_every=job.train.eval_every,
+        eval_every=train.eval_every,
         chunks=preparation.chunks,
+        consistency=train.consistency,
+        staleness=train.staleness,
+        staleness_scaling=bool(train.staleness_scaling),
+        backup=train.backup_workers or 0,
+        local_steps=train.local_steps or 1,
+        outer_learning_rate=train.outer_learning_rate or 1.0,
+        outer_momentum=train.outer_momentum or 0.0,
     )
-    server_spec = ServerSpec(
-        address=f"thalweg-{secrets.token_hex(16)}",
+
+
+def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec) -> list[ServerSpec | ServedSpec]:
+    job = preparation.job
+    job_id = f"{job.name}-{secrets.token_hex(8)}"
+    if placement.topology.hosts == 1 and step.workers_meet:
+        return [
+            ServerSpec(
+                address=_socket(),
+                job_id=job_id,
+                layout=preparation.layout,
+                workers=job.cluster.workers,
+                step=step,
+                metrics_port=job.metrics.port,
+            )
+        ]
+    return [
+        ServedSpec(
+            host=host,
+            address=_socket(),
+            job_id=job_id,
+            layout=preparation.layout,
+            topology=placement.topology,
+            step=step,
+            bind=placement.addresses[host] if placement.topology.hosts > 1 else LOOPBACK,
+            wire=job.cluster.wire,
+            wire_fraction=job.cluster.wire_fraction,
+            wire_parameters=job.cluster.wire_parameters,
+            metrics_port=0 if host else job.metrics.port,
+        )
+        for host in range(placement.topology.hosts)
+    ]
+
+
+def _socket() -> str:
+    return f"thalweg-{secrets.token_hex(16)}"
+
+
+def _workers(
+    preparation: Preparation, placement: Placement, step: StepSpec, job_id: str, group: PlacementGroup
+) -> list[Any]:
+    """The workers' actors, by rank."""
+    cluster = preparation.job.cluster
+    spec = WorkerSpec(
         job_id=job_id,
-        layout=preparation.layout,
-        workers=workers,
-        step=step,
-        metrics_port=job.metrics.port,
-    )
-    worker_spec = WorkerSpec(
-        job_id=job_id,
-        address=server_spec.address,
         layout=preparation.layout,
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
         new_server_work=partial(HostStep, step),
+        served=ServedLoop(
+            copies=step.consistency != "sync",
+            steps=step.steps,
+            local_steps=step.local_steps,
+            workers=cluster.workers,
+            new_local_update=partial(LocalRule, step),
+            clip_norm=step.clip_norm,
+        ),
+        engine=cluster.engine,
+        emulated_ms=cluster.emulated_ms,
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))
-    # Any: Ray's types do not know the methods of an actor handle made without its decorator.
-    new_server: Any = ray.remote(ServerActor).options(num_cpus=0, max_concurrency=4, scheduling_strategy=here)
-    new_worker: Any = ray.remote(Worker).options(num_cpus=1, scheduling_strategy=here)
-    server = new_server.remote(server_spec, preparation.initial)
-    actors = [new_worker.remote(worker_spec, rank, data) for rank in range(workers)]
-    opened = server.open.remote()
-    served = server.serve.remote()
-    return Run(server, opened, served, [actor.run.remote(opened) for actor in actors], group)
+    new_worker: Any = ray.remote(Worker)
+    return [
+        new_worker.options(
+            num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
+        ).remote(spec, rank, data)
+        for rank, bundle in enumerate(placement.bundles)
+    ]

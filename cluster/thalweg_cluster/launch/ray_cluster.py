@@ -18,12 +18,13 @@ CONNECT_S = 5.0
 
 
 def check_given(workers: int, cpus_by_node: list[int]) -> list[Problem]:
-    """Whether one node of a given cluster has a CPU for each of `workers` workers; they share memory."""
-    most = max(cpus_by_node, default=0)
+    """Whether a given cluster has a CPU for each of `workers` workers."""
+    most = sum(cpus_by_node)
     if workers <= most:
         return []
-    expected = f"at most {most}: the largest node of the Ray cluster has {most} CPUs ({sum(cpus_by_node)} in all)"
-    return [Problem("cluster.workers", expected, str(workers), "in this version, all workers run on one node")]
+    by_node = ", ".join(map(str, cpus_by_node))
+    expected = f"at most {most}: the nodes of the Ray cluster have {by_node} CPUs"
+    return [Problem("cluster.workers", expected, str(workers), "add nodes with `ray start --address=...`")]
 
 
 def connect(address: str) -> None:

@@ -46,6 +46,7 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
         folder = RunFolder(out)
         folder.write_job(job_to_toml(job))
         run = start(preparation)
+        topology = run.placement.topology
         try:
             result, error = _watched(run, preparation, folder, console)
             if result is not None:
@@ -57,6 +58,8 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
         error,
         parameters=preparation.layout.parameters,
         workers=job.cluster.workers,
+        servers=sum(topology.owns),
+        hosts=topology.hosts,
         batch_size=preparation.lengths.batch_size,
         started_at=started_at,
     )
@@ -71,13 +74,15 @@ def _watched(
     """Shows the run to its end. Returns what it came to, None where the server died, and what went wrong, or None."""
     try:
         try:
-            port = ray.get(run.opened)
-            console.print(f"metrics at http://127.0.0.1:{port}/metrics", highlight=False)
+            opened = ray.get(run.opened[0])
+            console.print(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics", highlight=False)
+            if opened.address:
+                console.print(f"parameters at {opened.address} (gRPC)", highlight=False)
             _show(run, preparation, folder, console)
         except KeyboardInterrupt:
             console.print("interrupted: stopping, and keeping the results so far", highlight=False)
             run.server.stop.remote()
-        result: RunResult = ray.get(run.served, timeout=STOP_S)
+        result: RunResult = ray.get(run.served[0], timeout=STOP_S)
     except GetTimeoutError:
         return None, f"the server did not stop within {STOP_S:.0f} s"
     except RayError as error:
@@ -97,26 +102,37 @@ def _show(run: Run, preparation: Preparation, folder: RunFolder, console: Consol
             folder.append_rows(snapshot.rows)
             view.show(snapshot)
             running = snapshot.running
-            ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=0)
-            if running and any(failure_of_ref(ref) for ref in ended):
+            if running and _anyone_failed(run):
                 run.server.stop.remote()
+
+
+def _anyone_failed(run: Run) -> bool:
+    """Whether a worker or another host's server has failed: the lead may not know of it."""
+    others = [*run.workers, *run.served[1:]]
+    ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
+    return any(failure_of_ref(ref) for ref in ended)
 
 
 def _cause(run: Run, result: RunResult) -> str | None:
     """What went wrong, the workers' own words first: that a connection closed is only its consequence."""
-    ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=STOP_S if result.error else 0)
+    wait_s = STOP_S if result.error or result.cancelled else 0
+    ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=wait_s)
     failures = {rank: failure_of_ref(ref) for rank, ref in enumerate(run.workers) if ref in ended}
     said = {rank: failure for rank, failure in failures.items() if failure is not None}
-    return describe_failures(said, server=result.error, step=result.steps)
+    server = result.error
+    if result.cancelled and len(run.served) > 1 and server is None:
+        others, _ = ray.wait(run.served[1:], num_returns=len(run.served) - 1, timeout=STOP_S)
+        server = next((text for ref in others if (text := failure_of_ref(ref))), None)
+    return describe_failures(said, server=server, step=result.steps)
 
 
 def failure_of_ref(ref: Any) -> str | None:
-    """What a finished task raised, in words; None where it went well."""
+    """What a finished task raised or a server's result says, in words; None where it went well."""
     try:
-        ray.get(ref)
+        result = ray.get(ref)
     except RayError as error:
         return failure_of(error)
-    return None
+    return result.error if isinstance(result, RunResult) else None
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The server's end of the exchange on one host: lets the workers in, hears them, wakes them.
 
 Rules:
-  - A step never passes through here: the workers meet at the rendezvous. What comes in is what they tell of their
-    steps, many at a time; what goes out is the begin and the stop.
+  - Where the workers meet at a rendezvous, no step passes through here: what comes in is what they tell of their steps,
+    many at a time; what goes out is the begin and the stop.
   - The socket is an abstract Unix socket: it has no file, so none is left behind. Only processes of the same user
     (SO_PEERCRED) with the job's id and the server's own idea of the model come in.
   - A worker that joins gets the file descriptors of what the host shares, and maps them.
@@ -16,13 +16,11 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from thalweg_proto import messages
 from thalweg_proto.errors import ProtocolError, WorkerError
 from thalweg_proto.layout import Layout
-from thalweg_proto.shared_memory import MemoryPlan
-from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
 _CREDENTIALS = struct.Struct("3i")
@@ -37,29 +35,28 @@ class Door:
         *,
         job_id: str,
         layout: Layout,
-        workers: int,
-        plan: MemoryPlan,
-        chunks: int,
+        ranks: range,
+        welcome: Callable[[int], exchange_pb2.Welcome],
         fds: Sequence[int],
     ) -> None:
         """Binds the abstract socket `address` and listens.
 
-        chunks: into how many chunks the held-out set is cut
-        fds:    of the vectors, the board, and the rendezvous; the door closes them
+        ranks:   of the workers of this host
+        welcome: what the worker of a rank is told when it joins
+        fds:     what it gets to map; the door closes them
         """
         self._job_id = job_id
         self._layout = layout
-        self._workers = workers
-        self._plan = plan
-        self._chunks = chunks
+        self._expected = ranks
+        self._welcome = welcome
         self._fds = fds
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind("\0" + address)
-        self._listener.listen(workers)
-        self._wake_read, self._wake_write = os.pipe()
+        self._listener.listen(max(1, len(ranks)))
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._listener, select.POLLIN)
-        self._poll.register(self._wake_read, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
         self._sockets: dict[int, socket.socket] = {}  # by rank
         self._ranks: dict[int, int] = {}  # rank by file descriptor
         self._left: set[int] = set()
@@ -67,7 +64,7 @@ class Door:
     @property
     def full(self) -> bool:
         """Whether every worker has joined."""
-        return len(self._sockets) == self._workers
+        return len(self._sockets) == len(self._expected)
 
     @property
     def joined(self) -> int:
@@ -77,11 +74,11 @@ class Door:
     @property
     def deserted(self) -> bool:
         """Whether every worker has left."""
-        return len(self._left) == self._workers
+        return len(self._left) == len(self._expected)
 
     def interrupt(self) -> None:
         """Ends the waiting of `receive` now; may be called from any thread."""
-        os.write(self._wake_write, b"\0")
+        os.eventfd_write(self._wake, 1)
 
     def receive(self, timeout_s: float | None = None) -> Iterator[tuple[int, bytes]]:
         """Blocks until something is there, or the timeout; yields (rank, record) of what there is.
@@ -96,7 +93,7 @@ class Door:
             elif fd == self._listener.fileno():
                 self._admit()
             else:
-                os.read(self._wake_read, 1)
+                os.eventfd_read(self._wake)
 
     def left(self, rank: int) -> None:
         """The worker said that it leaves: that it closes its connection is no error any more."""
@@ -112,11 +109,15 @@ class Door:
             raise WorkerError(f"worker {rank} is gone: it closed its connection")
         return record
 
+    def send(self, rank: int, record: bytes) -> None:
+        """Sends `record` to a worker. One that is gone is noticed by the next `receive`."""
+        with contextlib.suppress(OSError):
+            self._sockets[rank].send(record)
+
     def broadcast(self, record: bytes) -> None:
-        """Sends `record` to every worker. One that is gone is noticed by the next `receive`."""
-        for connection in self._sockets.values():
-            with contextlib.suppress(OSError):
-                connection.send(record)
+        """Sends `record` to every worker that has joined."""
+        for rank in self._sockets:
+            self.send(rank, record)
 
     def _admit(self) -> None:
         connection, _ = self._listener.accept()
@@ -126,17 +127,7 @@ class Door:
             connection.send(exchange_pb2.Welcome(refused=str(error)).SerializeToString())
             connection.close()
             return
-        microbatches = share(self._plan.microbatches, hello.rank, self._workers)
-        chunks = share(self._chunks, hello.rank, self._workers)
-        welcome = exchange_pb2.Welcome(
-            workers=self._workers,
-            microbatches=self._plan.microbatches,
-            slots=self._plan.slots,
-            size=self._plan.size,
-            microbatches_of_worker=exchange_pb2.Range(begin=microbatches.start, end=microbatches.stop),
-            chunks_of_worker=exchange_pb2.Range(begin=chunks.start, end=chunks.stop),
-        )
-        socket.send_fds(connection, [welcome.SerializeToString()], list(self._fds))
+        socket.send_fds(connection, [self._welcome(hello.rank).SerializeToString()], list(self._fds))
         self._sockets[hello.rank] = connection
         self._ranks[connection.fileno()] = hello.rank
         self._poll.register(connection, select.POLLIN)
@@ -158,8 +149,9 @@ class Door:
             )
         if hello.job_id != self._job_id:
             raise ProtocolError(f"expected a worker of job {self._job_id!r}; found {hello.job_id!r}")
-        if hello.rank >= self._workers or hello.rank in self._sockets:
-            raise ProtocolError(f"expected a free rank below {self._workers}; found {hello.rank}")
+        if hello.rank not in self._expected or hello.rank in self._sockets:
+            ranks = f"{self._expected.start} to {self._expected.stop - 1}"
+            raise ProtocolError(f"expected a free rank of this host, {ranks}; found {hello.rank}")
         if hello.layout_sha256 != self._layout.names_sha256:
             raise ProtocolError(
                 f"expected a model of the tensors {_shapes(self._layout)}; found other names or shapes: does the "
@@ -170,8 +162,13 @@ class Door:
     def close(self) -> None:
         for connection in (self._listener, *self._sockets.values()):
             connection.close()
-        for fd in (self._wake_read, self._wake_write, *self._fds):
+        for fd in (self._wake, *self._fds):
             os.close(fd)
+
+
+def as_range(pieces: range) -> exchange_pb2.Range:
+    """A range as a message."""
+    return exchange_pb2.Range(begin=pieces.start, end=pieces.stop)
 
 
 def _shapes(layout: Layout) -> str:

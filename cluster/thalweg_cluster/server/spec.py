@@ -60,6 +60,8 @@ class RunResult:
 
     began_at: when the first step began, in seconds since 1970; None where none did
     apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
+    staleness: {"mean": ..., "max": ...} of all pushes
+    duplicates, dropped: pushes of a name that was there before, and those that came after their step had ended
     """
 
     error: str | None
@@ -74,3 +76,6 @@ class RunResult:
     train_loss: float | None
     evaluation: dict[str, float | None] | None
     weights_sha256: str
+    staleness: dict[str, float]
+    duplicates: int
+    dropped: int

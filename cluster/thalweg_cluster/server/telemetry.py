@@ -3,16 +3,19 @@
 Rules:
   - Nothing here is on the hot path: the records of many steps come in together and are added up with NumPy.
   - Memory does not grow with the number of steps: durations go into histograms of fixed bounds.
-  - A step counts once, with the first worker that tells of it; its phases count for each worker.
+  - A step counts once; its phases count for each worker.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from thalweg_cluster.consistency.verdict import Verdict
 
 PHASES = ("sample", "compute", "push", "wait")
 BUCKET_BOUNDS_S = (
@@ -66,6 +69,30 @@ class QuantileDurations(Durations):
         return min(float(_FINE_S[min(bin_, len(_FINE_S) - 1)]), self.max_s)
 
 
+class Staleness:
+    """A histogram of the staleness of pushes, in versions.
+
+    counts: how many had staleness 0, 1, 2, 4, ... at most, each above the bound before; last: above all
+    """
+
+    BOUNDS = (0, 1, 2, 4, 8, 16, 32, 64)
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(len(self.BOUNDS) + 1, dtype=np.int64)
+        self.count = self.sum = self.max = 0
+
+    def add(self, staleness: int, pushes: int = 1) -> None:
+        """Counts `pushes` pushes."""
+        self.counts[bisect_left(self.BOUNDS, staleness)] += pushes
+        self.count += pushes
+        self.sum += staleness * pushes
+        self.max = max(self.max, staleness)
+
+    def summary(self) -> dict[str, float]:
+        """Mean and maximum; 0 where there was no push."""
+        return {"mean": self.sum / self.count if self.count else 0.0, "max": self.max}
+
+
 @dataclass
 class Telemetry:
     """The counts of one server. One thread writes; reading is for any, under `lock` where figures belong together.
@@ -80,7 +107,7 @@ class Telemetry:
     bytes_published: int
     published_s: float = 0.0
     steps: int = 0
-    pushes: int = 0
+    pushes: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
     loss: float = float("nan")
     learning_rate: float = float("nan")
     gradient_norm: float = float("nan")
@@ -90,28 +117,42 @@ class Telemetry:
     phases: dict[str, Durations] = field(default_factory=lambda: {phase: Durations() for phase in PHASES})
     step_durations: QuantileDurations = field(default_factory=QuantileDurations)
     apply_durations: Durations = field(default_factory=Durations)
+    staleness: Staleness = field(default_factory=Staleness)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def heard(self, records: NDArray[np.void]) -> NDArray[np.void]:
-        """Counts what one worker tells of consecutive steps; returns the records of steps that nobody told of before.
-
-        records: STEP_DTYPE, by step
-        """
+    def heard(self, records: NDArray[np.void]) -> None:
+        """Counts what one worker tells of its steps: STEP_DTYPE."""
         with self.lock:
-            self.pushes += int(records["microbatches"].sum())
             for phase, durations in self.phases.items():
                 durations.add(records[f"{phase}_s"])
             self.apply_durations.add(records["apply_s"])
-            new = records[records["step"] >= self.steps]
-            if len(new):
-                published_s = new["published_s"]
-                self.step_durations.add(np.diff(published_s, prepend=self.published_s))
-                self.steps += len(new)
-                self.published_s, self.loss = float(published_s[-1]), float(new["loss"][-1])
-                norms = new["gradient_norm"][~np.isnan(new["gradient_norm"])]
-                if len(norms):
-                    self.gradient_norm = float(norms[-1])
-        return new
+
+    def pushed(self, verdict: Verdict, staleness: int = 0, pushes: int = 1) -> None:
+        """Counts pushes."""
+        with self.lock:
+            self.pushes[verdict] += pushes
+            if verdict is Verdict.ACCEPTED:
+                self.staleness.add(staleness, pushes)
+
+    def stepped(
+        self,
+        steps: int,
+        loss: NDArray[np.float64],
+        gradient_norm: NDArray[np.float64],
+        published_s: NDArray[np.float64],
+    ) -> None:
+        """Counts new versions, with which `steps` steps are done; arrays (n,), n >= 1: of each new version.
+
+        gradient_norm: NaN where it was not taken; published_s: when the version was whole (perf_counter)
+        """
+        with self.lock:
+            each = (steps - self.steps) / len(loss)  # one, but for local steps
+            durations = np.diff(published_s, prepend=self.published_s) / each
+            self.step_durations.add(durations if each == 1 else np.repeat(durations, round(each)))
+            self.steps, self.published_s, self.loss = steps, float(published_s[-1]), float(loss[-1])
+            norms = gradient_norm[~np.isnan(gradient_norm)]
+            if len(norms):
+                self.gradient_norm = float(norms[-1])
 
     def phase_means_ms(self) -> dict[str, float]:
         """Mean time of each phase in a worker's step, in milliseconds."""

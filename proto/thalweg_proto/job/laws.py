@@ -79,6 +79,13 @@ def _backup_workers(job: Job) -> Problem | None:
     return Problem("train.backup_workers", f"fewer than cluster.workers ({workers})", str(backup))
 
 
+def _local_steps(job: Job) -> Problem | None:
+    local, backup = job.train.local_steps or 1, job.train.backup_workers or 0
+    if local == 1 or backup == 0:
+        return None
+    return Problem("train.backup_workers", "0 with local_steps", str(backup), "a round waits for all workers")
+
+
 def _nesterov(job: Job) -> Problem | None:
     if job.optimizer.rule != "nesterov" or job.optimizer.momentum:
         return None
@@ -104,6 +111,7 @@ LAWS = (
     Law(("train.microbatches", "train.batch_size", "cluster.workers"), _microbatches),
     Law(("train.microbatches", "train.batch_size"), _batch),
     Law(("train.backup_workers", "train.consistency", "cluster.workers"), _backup_workers),
+    Law(("train.backup_workers", "train.local_steps", "train.consistency"), _local_steps),
     Law(("optimizer.rule", "optimizer.momentum"), _nesterov),
     Law(
         ("optimizer.rule", "optimizer.learning_rate", "optimizer.schedule", "optimizer.min_learning_rate"),

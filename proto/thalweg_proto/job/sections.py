@@ -102,13 +102,31 @@ class TrainSection(Section):
         default="sync",
     )
     staleness: int | None = option_of(
-        "consistency", {"ssp": 3}, Whole(minimum=0), "how many versions old the parameters may be at most"
+        "consistency", {"ssp": 3}, Whole(minimum=0), "how many steps a worker may be ahead of the slowest"
     )
     backup_workers: int | None = option_of(
         "consistency",
         {"sync": 0},
         Whole(minimum=0),
-        "how many of the slowest workers a step does not wait for",
+        "how many of the slowest microbatches a step does not wait for; with them it is not exact",
+    )
+    local_steps: int | None = option_of(
+        "consistency",
+        {"sync": 1},
+        Whole(minimum=1),
+        "steps that each worker takes by itself before the servers average what changed; 1: none",
+    )
+    outer_learning_rate: float | None = option_of(
+        "consistency", {"sync": 0.7}, Number(above=0), "with local_steps: of the rule that applies the average"
+    )
+    outer_momentum: float | None = option_of(
+        "consistency", {"sync": 0.9}, FROM_0_TO_1, "with local_steps: its momentum (Nesterov); 0: plain averaging"
+    )
+    staleness_scaling: bool | None = option_of(
+        "consistency",
+        {"ssp": False, "async": False},
+        Flag(),
+        "divide the learning rate of a push by 1 + its staleness",
     )
     eval_every: int = option(Whole(minimum=0), "steps between evaluations; 0: only at the end", default=100)
 
@@ -212,6 +230,25 @@ class ClusterSection(Section):
     )
     placement: Literal["PACK", "SPREAD"] = option(
         Choice(("PACK", "SPREAD")), "workers on few hosts, or on many, as in Ray", default="PACK"
+    )
+    servers: int = option(
+        Whole(minimum=0),
+        "servers on hosts without workers, each with a shard; 0: one on each host with workers",
+        default=0,
+    )
+    wire: Literal["float32", "bfloat16", "int8", "topk"] = option(
+        Choice(("float32", "bfloat16", "int8", "topk")),
+        "in which gradients travel between hosts; all but float32 lose something, and make up for it later",
+        default="float32",
+    )
+    wire_fraction: float | None = option_of(
+        "wire", {"topk": 0.01}, Number(above=0, below=1), "the part of a gradient that is sent at a time"
+    )
+    wire_parameters: Literal["float32", "bfloat16"] = option(
+        Choice(("float32", "bfloat16")), "in which parameters travel between hosts", default="float32"
+    )
+    emulated_ms: float | None = option_of(
+        "engine", {"emulated": 50.0}, Number(minimum=0), "how long a microbatch takes"
     )
     max_failures: int = option(
         Whole(minimum=-1), "how many lost workers and servers are replaced; -1: no bound", default=3

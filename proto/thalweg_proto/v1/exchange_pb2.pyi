@@ -26,19 +26,23 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refused", "workers", "microbatches", "slots", "size", "microbatches_of_worker", "chunks_of_worker")
+    __slots__ = ("refused", "size", "gradients", "gradients_of_worker", "chunks_of_worker", "meet", "workers", "slots", "versions")
     REFUSED_FIELD_NUMBER: _ClassVar[int]
-    WORKERS_FIELD_NUMBER: _ClassVar[int]
-    MICROBATCHES_FIELD_NUMBER: _ClassVar[int]
-    SLOTS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
-    MICROBATCHES_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
+    MEET_FIELD_NUMBER: _ClassVar[int]
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     refused: str
-    workers: int
-    microbatches: int
-    slots: int
     size: int
-    microbatches_of_worker: Range
+    gradients: int
+    gradients_of_worker: Range
     chunks_of_worker: Range
-    def __init__(self, refused: _Optional[str] = ..., workers: _Optional[int] = ..., microbatches: _Optional[int] = ..., slots: _Optional[int] = ..., size: _Optional[int] = ..., microbatches_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ...) -> None: ...
+    meet: bool
+    workers: int
+    slots: int
+    versions: int
+    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., gradients_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ...) -> None: ...

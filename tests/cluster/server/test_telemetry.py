@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, QuantileDurations, Telemetry
 from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 
@@ -49,38 +50,52 @@ def records(*steps: int, rank: int = 0, published_s: float = 0.0, **changed: flo
     return unpack_from_worker(b"".join(map(pack_step, told)))
 
 
-def test_a_step_counts_once_and_its_phases_for_each_worker():
-    """Two workers tell of three steps: three steps, six worker's steps, twelve pushes."""
+def test_phases_count_for_each_worker():
+    """Two workers tell of three steps each: six worker's steps."""
     t = telemetry()
-    assert t.heard(records(0, 1, 2, sample_s=0.001, wait_s=0.003))["step"].tolist() == [0, 1, 2]
-    assert len(t.heard(records(0, 1, 2, rank=1, sample_s=0.002))) == 0
-    assert (t.steps, t.pushes, t.phases["sample"].count, t.step_durations.count) == (3, 12, 6, 3)
+    t.heard(records(0, 1, 2, sample_s=0.001, wait_s=0.003))
+    t.heard(records(0, 1, 2, rank=1, sample_s=0.002))
+    assert t.phases["sample"].count == 6
     assert t.phase_means_ms() == pytest.approx({"sample": 1.5, "compute": 0.0, "push": 0.0, "wait": 1.5})
 
 
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=40))
-def test_it_does_not_matter_who_tells_of_a_step_first(order):
-    """However the workers' records come in, the steps are those of the one who is ahead, in order, each once."""
-    t, told, seen = telemetry(), [0, 0, 0], []
-    for rank in order:
-        seen += t.heard(records(*range(told[rank], told[rank] + 2), rank=rank))["step"].tolist()
-        told[rank] += 2
-    assert seen == list(range(max(told)))
-    assert t.steps == max(told)
+def stepped(t: Telemetry, steps: int, published_s: list[float], gradient_norm: float = math.nan) -> None:
+    n = len(published_s)
+    t.stepped(steps, np.full(n, 0.5), np.full(n, gradient_norm), np.array(published_s))
 
 
 def test_step_times_are_from_one_publish_to_the_next():
     """Steps of 1 ms, and 4 ms more before the fourth, told in two parts."""
     t = telemetry()
     t.published_s = 10.0
-    t.heard(records(0, 1, 2, published_s=10.0))
-    t.heard(records(3, 4, published_s=10.007))
+    stepped(t, 3, [10.001, 10.002, 10.003])
+    stepped(t, 5, [10.008, 10.009])
+    assert (t.steps, t.step_durations.count) == (5, 5)
     assert t.step_ms() == pytest.approx({"p50": 1.0, "p95": 5.0, "max": 5.0}, rel=0.011)
+
+
+def test_local_steps_share_the_time_of_their_round():
+    """Four local steps of one round of 8 ms took 2 ms each."""
+    t = telemetry()
+    stepped(t, 4, [0.008])
+    assert (t.steps, t.step_durations.count) == (4, 4)
+    assert t.step_ms()["max"] == pytest.approx(2.0)
 
 
 def test_the_newest_known_norm_stays():
     """Most steps take none."""
     t = telemetry()
-    t.heard(records(0, gradient_norm=2.0))
-    t.heard(records(1, 2))
+    stepped(t, 1, [0.1], gradient_norm=2.0)
+    stepped(t, 3, [0.2, 0.3])
     assert t.gradient_norm == 2.0
+
+
+def test_pushes_count_by_what_became_of_them():
+    """Staleness is that of pushes that were applied."""
+    t = telemetry()
+    t.pushed(Verdict.ACCEPTED, 3)
+    t.pushed(Verdict.ACCEPTED, 0, pushes=2)
+    t.pushed(Verdict.LATE, 9)
+    assert (t.pushes[Verdict.ACCEPTED], t.pushes[Verdict.LATE], t.pushes[Verdict.DUPLICATE]) == (3, 1, 0)
+    assert t.staleness.summary() == {"mean": 1.0, "max": 3}
+    assert t.staleness.counts.tolist() == [2, 0, 0, 1, 0, 0, 0, 0, 0]

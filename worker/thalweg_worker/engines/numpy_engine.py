@@ -27,8 +27,19 @@ class NumpyEngine:
         predict = getattr(model, "predict", None)
         self._predict = autodiff.forward(predict) if classify and predict is not None else None
 
-    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> Callable[[], float]:
-        return self._value_and_grad.bind(parameters, batch, out=out, seed=weight)
+    def gradient(
+        self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays, before_read=None, on_ready=None
+    ) -> Callable[[], float]:
+        if before_read is None:
+            return self._value_and_grad.bind(parameters, batch, out=out, seed=weight)
+        inner = self._value_and_grad.bind(parameters, batch, out=out, seed=weight, on_ready=lambda n: on_ready and on_ready(n, 0))
+
+        def run() -> float:
+            for n, p in parameters.items():
+                before_read(n, p.size)
+            return inner()
+
+        return run
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         loss = float(self._loss(parameters, batch))

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from thalweg_worker.batch import Batch
 
 Arrays = dict[str, NDArray[np.float32]]
+BeforeRead = Callable[[str, int], None]
+OnReady = Callable[[str, int], None]
 
 
 class Evaluation(NamedTuple):
@@ -28,7 +30,16 @@ class GradientEngine(Protocol):
 
     deterministic: bool
 
-    def gradient(self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays) -> Callable[[], float]:
+    def gradient(
+        self,
+        parameters: Arrays,
+        batch: Batch,
+        *,
+        weight: float,
+        out: Arrays,
+        before_read: BeforeRead | None = None,
+        on_ready: OnReady | None = None,
+    ) -> Callable[[], float]:
         """The function that computes the mean loss of `batch`, and writes `weight` times its gradient into `out`.
 
         It works on these very arrays, and on what they hold when it is called: the loop has a few buffers that stay,

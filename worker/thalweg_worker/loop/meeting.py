@@ -1,4 +1,4 @@
-"""The worker's side of a step: sample, forward, backward, push; then its share of sum, update, publish."""
+"""A step where the workers of one host meet: sample, forward, backward, push; then a share of sum, update, publish."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from time import perf_counter
 import numpy as np
 
 from thalweg_proto.board import Outcome
-from thalweg_proto.messages import Evaluated, StepRecord
+from thalweg_proto.messages import StepRecord
 from thalweg_proto.shared_memory import VERSION_ROWS
-from thalweg_worker.batches import BatchSource, evaluation_batch
+from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
-from thalweg_worker.exchange import Exchange
+from thalweg_worker.exchange.meeting import MeetingExchange
+from thalweg_worker.loop.evaluation import evaluate
 from thalweg_worker.sampler import Sampler
 
 
 def run(
-    exchange: Exchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
+    exchange: MeetingExchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
 ) -> None:
     """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
     # What is not finite is found and named at the update; NumPy's warnings would come first and say less.
@@ -30,7 +31,12 @@ def run(
 
 class _Loop:
     def __init__(
-        self, exchange: Exchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
+        self,
+        exchange: MeetingExchange,
+        engine: GradientEngine,
+        sampler: Sampler,
+        training: Dataset,
+        held_out: Dataset | None,
     ) -> None:
         self._exchange = exchange
         self._engine = engine
@@ -49,7 +55,7 @@ class _Loop:
                 self._evaluate(board.version)
         if board.outcome is Outcome.NOT_FINITE:
             self._restore()
-        exchange.leave()
+        exchange.connection.leave()
 
     def _step(self, step: int) -> bool:
         """One step; False where the server ended the run."""
@@ -69,7 +75,7 @@ class _Loop:
         waited_s = perf_counter() - mark - exchange.push_s - (self._sample_s - drawn_s)
         board = exchange.board
         if going and board.version > step:
-            exchange.tell(
+            exchange.connection.tell(
                 StepRecord(
                     rank=exchange.rank,
                     microbatches=len(exchange.microbatches),
@@ -108,10 +114,7 @@ class _Loop:
     def _evaluate(self, version: int) -> None:
         assert self._held_out is not None  # else nothing would be evaluated
         exchange = self._exchange
-        for chunk in exchange.chunks:
-            batch = evaluation_batch(self._held_out, chunk)
-            loss_sum, correct = self._engine.evaluate(exchange.parameters(), batch)
-            exchange.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))
+        evaluate(exchange.connection, self._engine, exchange.parameters(), self._held_out, version, exchange.chunks)
 
     def _restore(self) -> None:
         """Computes the gradient of microbatch 0 again, which the update overwrote: the server looks for what went wrong

@@ -1,0 +1,91 @@
+"""ssp and async: each push is applied at once, and nobody waits for a step to be whole.
+
+Rules:
+  - Work is dealt out in units (step, microbatch), in order, each once, to whoever is free. So a slow worker takes fewer
+    units; nobody waits for it at the end of a step.
+  - Version v of the parameters is there when all units of the steps below v are applied; it may hold later ones, too.
+  - The staleness of a push is its step less the version that was there when its worker took the unit: how many whole
+    versions its parameters may have lacked.
+  - A unit of step t is given out only where version t - `staleness` is there: no worker is more than `staleness` steps
+    ahead of the slowest, and no push is staler than that. With None there is no bound: async.
+    (Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS 2013; there the
+    work of each worker is fixed, and so the slowest holds up all others for as long as it is slow.)
+  - A worker that asks and gets nothing waits; the grants that a push sets free go to those who wait, first come first
+    served.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+
+class Grant(NamedTuple):
+    """Worker `rank` computes microbatch `microbatch` of step `step`."""
+
+    rank: int
+    step: int
+    microbatch: int
+
+
+class StaleSynchronous:
+    """Deals out `steps` times `microbatches` units."""
+
+    def __init__(self, steps: int, microbatches: int, staleness: int | None) -> None:
+        self._steps = steps
+        self._microbatches = microbatches
+        self._bound = staleness
+        self._next = (0, 0)
+        self._waiting: deque[int] = deque()  # ranks
+        self._taken: dict[int, tuple[Grant, int]] = {}  # by rank: what it computes, and the version when it took it
+        self._missing: dict[int, int] = {}  # by step that is not whole: how many of its units are not applied
+        self._version = 0
+        self._last = steps
+
+    @property
+    def version(self) -> int:
+        """All units of the steps below are applied."""
+        return self._version
+
+    @property
+    def finished(self) -> bool:
+        """Whether all units that will be given out are applied."""
+        return self._version >= self._last and not self._taken
+
+    def ask(self, rank: int) -> list[Grant]:
+        """A worker is free: what may be given out now, to it or to nobody."""
+        if rank in self._taken:
+            raise ValueError(f"worker {rank} asks for work while it has {self._taken[rank][0]}")
+        self._waiting.append(rank)
+        return self._grants()
+
+    def applied(self, rank: int) -> tuple[int, list[Grant]]:
+        """What worker `rank` computed is applied: its staleness, and what may be given out now, to others."""
+        if rank not in self._taken:
+            raise ValueError(f"a push of worker {rank}, which has no work")
+        grant, version = self._taken.pop(rank)
+        self._missing[grant.step] = self._missing.get(grant.step, self._microbatches) - 1
+        while self._missing.get(self._version) == 0:
+            del self._missing[self._version]
+            self._version += 1
+        return grant.step - version, self._grants()
+
+    def stop(self) -> int:
+        """Gives out no new step; the units of the steps begun are still done. Returns the last version."""
+        step, microbatch = self._next
+        self._last = min(self._last, step + (microbatch > 0))
+        return self._last
+
+    def _grants(self) -> list[Grant]:
+        grants = []
+        while self._waiting and self._may_give():
+            rank, (step, microbatch) = self._waiting.popleft(), self._next
+            grant = Grant(rank, step, microbatch)
+            self._taken[rank] = (grant, self._version)
+            self._next = (step, microbatch + 1) if microbatch + 1 < self._microbatches else (step + 1, 0)
+            grants.append(grant)
+        return grants
+
+    def _may_give(self) -> bool:
+        step = self._next[0]
+        return step < self._last and (self._bound is None or step - self._version <= self._bound)

@@ -1,0 +1,14 @@
+"""One server on each host: sums, updates and publishes what its shard is, over gRPC where there are several hosts.
+
+spec.py          what a server is told when it is made
+server.py        the server: its workers on one side, its peers on the other, one thread that decides
+barrier_flow.py  the way of a step for sync, backup workers and local steps
+stale_flow.py    the way of a push for ssp and async
+lead.py          what is decided once for all hosts, by the server of host 0
+readiness.py     which blocks are there
+shard.py         the arithmetic of a shard's owner
+checks.py        what a message must be to be let in
+door.py          the gRPC server: Push, Pull, Status, Attend
+peers.py         the gRPC client: the streams to the other hosts
+streams.py       what waits to be sent
+"""

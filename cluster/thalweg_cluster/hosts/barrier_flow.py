@@ -1,0 +1,343 @@
+"""The way of a step where all hosts wait for each other: sync, backup workers, local steps.
+
+    a worker's gradient is final from element e on
+      -> each block that is final in all gradients of this host is summed along the tree
+      -> and goes to its owner, or stays where this host owns it
+    all parts of a block are with its owner
+      -> [the norm of all shards, where it is clipped] -> rule -> the block of version t + 1, here and to all hosts
+    the first blocks of version t + 1 are here -> the workers begin step t + 1 with what is there
+    all are here -> version t + 1 is whole
+
+Rules:
+  - No block waits for another. While the backward pass computes the first layer's gradient, the last layer's is on
+    the wire, summed, updated, and on its way back.
+  - A worker writes a gradient of step t + 1 only when version t + 1 is whole on its host. So all that was sent of step
+    t has arrived; each buffer has one use at a time, and two versions have room in memory.
+  - Nothing that is not finite is published: the run halts.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
+from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
+from thalweg_cluster.hosts.flow import HostView
+from thalweg_cluster.hosts.readiness import Finals, Presence
+from thalweg_cluster.hosts.shard import squares
+from thalweg_cluster.hosts.spec import Parts
+from thalweg_cluster.rules import Block
+from thalweg_cluster.summation import Range, SumPlan, microbatch_leaves, sum_plan, tree_sum
+from thalweg_proto.errors import ProtocolError
+from thalweg_proto.formats import make_format
+from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
+from thalweg_proto.shared_memory import CHUNK
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+_EXACT = make_format("float32")
+
+
+class BarrierFlow:
+    """One host's part."""
+
+    VERSIONS = 2
+
+    def __init__(self, view: HostView) -> None:
+        spec = view.spec
+        self._view = view
+        self._step = spec.step
+        self._host = spec.host
+        self._parts = Parts.of(spec.topology, spec.step)
+        self._mine = self._parts.of_host[self._host]
+        self._blocks = view.shards.blocks
+        self._own = view.shards.owned_by(self._host)
+        self._learning_rate = spec.step.learning_rate()
+        self._last = spec.step.versions
+        self.version = 0
+        self._finals = Finals(self._blocks, len(self._mine)) if self._mine else None
+        if self._mine:
+            self._presence = Presence(self._blocks)
+        else:
+            self._presence = Presence(self._blocks[self._own.start : self._own.stop], self._own.start)
+        self._announced = 0  # the newest version of which the workers have heard
+        self._whole_blocks = dict.fromkeys(self._own, 0)  # which step each is summed for
+        self._arrived = dict.fromkeys(self._own, 0)  # parts from other hosts
+        self._local = dict.fromkeys(self._own, not self._mine)
+        self._members: list[int] | None = None  # with backup workers: of the step that was closed last
+        self._closed = -1  # which step that is
+        self._set_leaves()
+        self._residuals: dict[tuple[int, int], NDArray[np.float32]] = {}
+        scratch = (self._parts.total.bit_length(), max(b.end - b.begin for b in self._blocks))
+        self._scratch = np.empty(scratch, dtype=np.float32)
+        self._squares: dict[int, list[float]] = {}  # by block, of the step
+        self._summed: dict[int, Block] = {}  # by block, where they wait for the norm
+        self._factor: float | None = None
+
+    # Which sums make up a step
+
+    def _set_leaves(self) -> None:
+        """Without backup workers the leaves are always the same: the nodes of the tree that each host has whole."""
+        hosts = range(self._view.spec.topology.hosts)
+        self._leaves: list[tuple[int, Range]] = [(h, leaf) for h in hosts for leaf in self._parts.leaves(h)]
+        begin, end = self._view.shards.bounds[self._host]
+        others = [(h, leaf) for h, leaf in self._leaves if h != self._host]
+        if self._step.backup:  # each host hands on one sum, under its own number
+            others = [(h, (h, h + 1)) for h in hosts if h != self._host and self._parts.of_host[h]]
+        self._incoming = {key: np.empty(end - begin, dtype=np.float32) for key in others}
+        self._needed = len(others)
+        self._plan: SumPlan | None = None if self._step.backup else sum_plan(tuple(leaf for _, leaf in self._leaves))
+
+    def begin(self) -> None:
+        """Version 0 is there, whole."""
+        self._announce(0)
+        self._ready(0, self._view.size)
+
+    def _announce(self, version: int) -> None:
+        """Tells the workers what to compute on `version`, whose first elements are there."""
+        self._announced = version
+        if version >= self._last:
+            return
+        if self._step.evaluates(version):
+            self._view.to_workers(Evaluate(version))
+        for rank in self._view.ranks:
+            parts = self._parts.of_rank[rank]
+            self._view.to_worker(rank, Work(version, version, parts.start, parts.stop))
+
+    def _ready(self, version: int, end: int) -> None:
+        self._view.to_workers(Ready(version, end))
+
+    # From this host's workers
+
+    def gradients_of(self, rank: int) -> range:
+        """Which gradients of this host's memory are a worker's."""
+        parts = self._parts.of_rank[rank]
+        return range(parts.start - self._mine.start, parts.stop - self._mine.start)
+
+    @property
+    def gradients(self) -> int:
+        return len(self._mine)
+
+    def on_final(self, rank: int, message: PartFinal) -> None:
+        """Elements from `begin` on of a part's gradient are final."""
+        if message.part not in self._parts.of_rank[rank]:
+            raise ProtocolError(f"part: expected one of worker {rank}'s; found {message.part}")
+        if message.begin == 0:
+            pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
+            self._view.to_lead(HostMessage(pushed=pushed))
+        if message.step != self.version or self._step.backup:
+            return  # late; or not known yet whether it is a member
+        assert self._finals is not None
+        for index in self._finals.final(message.part - self._mine.start, message.begin):
+            for leaf in self._parts.leaves(self._host):
+                self._hand_on(index, leaf, [part - self._mine.start for part in range(*leaf)])
+
+    def _hand_on(self, index: int, leaf: Range, gradients: list[int]) -> None:
+        """Sums a block of some gradients of this host, in the place of the first, and hands it to the block's owner."""
+        begin, end, owner = self._blocks[index]
+        blocks = [self._view.vectors.gradients[g][begin:end] for g in gradients]
+        if len(blocks) > 1:
+            plan = sum_plan(microbatch_leaves(len(blocks)))
+            tree_sum(plan, blocks, [row[: end - begin] for row in self._scratch])
+        if owner != self._host:
+            make = partial(self._pack, index, leaf, blocks[0], self.version)
+            self._view.push(owner, (begin,), make)
+        elif leaf == self._own_leaves()[-1]:
+            self._local[index] = True
+            self._try(index)
+
+    def _own_leaves(self) -> list[Range]:
+        return [(self._host, self._host + 1)] if self._step.backup else self._parts.leaves(self._host)
+
+    def _pack(self, index: int, leaf: Range, gradient: Block, step: int) -> bytes:
+        """A block of a gradient as a message; in the thread that sends it, when its turn comes."""
+        form = self._view.gradient_format
+        residual = None
+        if form.keeps_residual:
+            residual = self._residuals.get((leaf[0], index))
+            if residual is None:
+                residual = self._residuals[leaf[0], index] = np.zeros_like(gradient)
+        data = form.encode(gradient, residual)
+        return self._view.pack(
+            index,
+            step=step,
+            version=step,
+            part_begin=leaf[0],
+            part_end=leaf[1],
+            format=FORMAT_NUMBERS[form.name],
+            data=data,
+        )
+
+    # At the owner of a block
+
+    def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
+        """Where a block from another host is decoded to; called from other threads."""
+        buffer = self._incoming.get((host, parts))
+        if buffer is None:
+            known = [leaf for h, leaf in self._incoming if h == host]
+            raise ProtocolError(f"part_begin, part_end: expected one of {known} from host {host}; found {parts}")
+        if step != self._whole_blocks[index]:
+            raise ProtocolError(f"step: expected {self._whole_blocks[index]}; found {step}")
+        begin, end, _ = self._blocks[index]
+        first = self._view.shards.bounds[self._host][0]
+        return buffer[begin - first : end - first]
+
+    def on_part(self, event: PartArrived) -> None:
+        self._arrived[event.block] += 1
+        self._try(event.block)
+
+    def _try(self, index: int) -> None:
+        """Updates a block of which all parts are there."""
+        if self._step.backup and self._closed < self._whole_blocks[index]:
+            return  # who is in the step is not known yet
+        if self._local[index] and self._arrived[index] == self._needed:
+            self._sum(index)
+
+    def _sum(self, index: int) -> None:
+        step = self._whole_blocks[index]
+        begin, end, _ = self._blocks[index]
+        first = self._view.shards.bounds[self._host][0]
+        leaves = []
+        for host, leaf in self._leaves:
+            if host == self._host:
+                gradient = self._local_gradient(leaf)
+                leaves.append(self._view.vectors.gradients[gradient][begin:end])
+            else:
+                leaves.append(self._incoming[host, leaf][begin - first : end - first])
+        assert self._plan is not None
+        summed = self._view.shard.sum(self._plan, leaves)
+        if self._factor is not None:
+            np.multiply(summed, np.float32(self._factor), summed)
+        self._arrived[index], self._local[index] = 0, not self._mine
+        self._whole_blocks[index] = step + 1
+        clip = self._step.clip_norm > 0 and self._step.local_steps == 1
+        if clip or self._step.has_row(step + 1):
+            self._note_squares(step, index, summed)
+        if clip:
+            self._summed[index] = summed
+        else:
+            self._apply(index, step, summed, None)
+
+    def _local_gradient(self, leaf: Range) -> int:
+        """Which gradient of this host's memory holds the sum of a leaf: its first."""
+        if self._members is None:
+            return leaf[0] - self._mine.start
+        return next(part for part in self._members if part in self._mine) - self._mine.start
+
+    def _note_squares(self, step: int, index: int, summed: Block) -> None:
+        self._squares[index] = squares(summed)
+        if len(self._squares) == len(self._own):
+            values = [value for i in self._own for value in self._squares[i]]
+            first = self._blocks[self._own.start].begin // CHUNK
+            self._squares = {}
+            message = HostMessage.Squares(step=step, first_chunk=first, squares=values)
+            self._view.to_lead(HostMessage(squares=message))
+
+    def _apply(self, index: int, step: int, summed: Block, factor: float | None) -> None:
+        begin, end, _ = self._blocks[index]
+        view = self._view
+        update = view.shard.block_update(step, self._rate(step))
+        if not view.shard.apply(begin, summed, update, factor):
+            view.not_finite(step, begin, summed)
+            return
+        exact = step + 1 == self._last
+        form = _EXACT if exact else view.parameters_format
+        row = view.vectors.version(step + 1)[begin:end]
+        data: Any
+        if form.exact:
+            row[...] = summed
+            data = form.encode(row, None)
+        else:
+            data = form.encode(summed, None)
+            form.decode(data, row)  # all hosts compute on the same parameters
+        make = partial(view.pack, index, step=step + 1, version=step + 1, format=FORMAT_NUMBERS[form.name], data=data)
+        view.publish((step + 1, begin), make)
+        self._there(index)
+
+    def _rate(self, step: int) -> float:
+        return self._step.outer_learning_rate if self._step.local_steps > 1 else self._learning_rate(step)
+
+    def on_outside(self, push: OutsidePush) -> None:
+        """The microbatches of a step are computed by the job's own workers: what else comes is one of them again."""
+        push.verdict.set_result((Verdict.DUPLICATE if push.step >= self.version else Verdict.LATE, ""))
+
+    def on_answered(self, owner: int, step: int, part: int) -> None:
+        """Nothing: the next version is the answer to a push."""
+
+    def on_refreshed(self, rank: int) -> None:
+        """Never: what comes anew is published."""
+
+    # The next version, block by block
+
+    def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
+        """Where a block of the next version is decoded to; called from other threads."""
+        if version != self.version + 1:
+            raise ProtocolError(f"step: expected version {self.version + 1}; found {version}")
+        begin, end, _ = self._blocks[index]
+        row: NDArray[np.float32] = self._view.vectors.version(version)[begin:end]
+        return row
+
+    def on_parameters(self, event: ParametersArrived) -> None:
+        self._there(event.block)
+
+    def _there(self, index: int) -> None:
+        version = self.version + 1
+        if self._presence.there(index) and self._mine:
+            if self._announced < version:
+                self._announce(version)
+            self._ready(version, self._presence.end)
+        if self._presence.whole:
+            self._whole(version)
+
+    def _whole(self, version: int) -> None:
+        self.version = version
+        self._presence.reset()
+        if self._finals is not None:
+            self._finals.reset()
+        self._view.to_lead(HostMessage(whole=HostMessage.Whole(version=version)))
+        if version == self._last:
+            self._view.finish(version, evaluate=version == self._step.versions and self._step.evaluates(version))
+
+    # From the lead
+
+    def on_lead(self, message: LeadMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "norm":
+            self._clip(message.norm.step, message.norm.norm)
+        elif kind == "closed":
+            self._close(message.closed.step, list(message.closed.parts))
+        elif kind == "last":
+            self._last = min(self._last, message.last.version)
+            if self.version >= self._last:
+                self._view.finish(self.version, evaluate=False)
+
+    def _clip(self, step: int, norm: float) -> None:
+        """The norm of the whole gradient is known; a norm that is not finite shortens nothing, and is found later."""
+        clip = self._step.clip_norm
+        factor = clip / (norm + 1e-6) if clip < norm < math.inf else None
+        summed, self._summed = self._summed, {}
+        for index, block in summed.items():
+            self._apply(index, step, block, factor)
+
+    def _close(self, step: int, members: list[int]) -> None:
+        """With backup workers: the step is summed over `members`, host by host."""
+        self._members, self._closed = members, step
+        hosts = [h for h, parts in enumerate(self._parts.of_host) if any(m in parts for m in members)]
+        self._leaves = [(h, (h, h + 1)) for h in hosts]
+        self._plan = sum_plan(microbatch_leaves(len(hosts)))
+        self._needed = len(hosts) - (self._host in hosts)
+        weights = self._step.weights()
+        self._factor = 1.0 / sum(weights[m] for m in members)
+        mine = [m - self._mine.start for m in members if m in self._mine] if self._mine else []
+        if not mine:
+            self._local = dict.fromkeys(self._own, True)
+        for index in range(len(self._blocks)):
+            if mine:
+                self._hand_on(index, (self._host, self._host + 1), mine)
+            elif index in self._own:
+                self._try(index)

@@ -1,0 +1,87 @@
+"""What other threads tell the one that decides."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+
+class PartArrived(NamedTuple):
+    """A block of a gradient came from host `host`, for step `step`, computed on version `version`.
+
+    parts:    the sum over the parts parts[0] <= m < parts[1]
+    block:    its index
+    gradient: its elements
+    """
+
+    host: int
+    step: int
+    version: int
+    parts: tuple[int, int]
+    block: int
+    gradient: NDArray[np.float32]
+
+
+class ParametersArrived(NamedTuple):
+    """A block of version `version` came from its owner."""
+
+    version: int
+    block: int
+
+
+class Answered(NamedTuple):
+    """Host `owner` has applied its shard of this host's push."""
+
+    owner: int
+    step: int
+    part: int
+
+
+class Refreshed(NamedTuple):
+    """What other hosts own was fetched for worker `rank`."""
+
+    rank: int
+
+
+class HostSaid(NamedTuple):
+    host: int
+    message: HostMessage
+
+
+class LeadSaid(NamedTuple):
+    message: LeadMessage
+
+
+class Lost(NamedTuple):
+    """A peer is gone, or hangs."""
+
+    host: int
+    error: str
+
+
+class StopAsked(NamedTuple):
+    """The run is asked to end soon."""
+
+
+@dataclass(frozen=True)
+class OutsidePush:
+    """Somebody who is no host of the job pushed a gradient for this shard.
+
+    verdict: takes the answer: what became of it, and why it was refused ("": it was not)
+    """
+
+    step: int
+    version: int
+    parts: tuple[int, int]
+    gradient: NDArray[np.float32]
+    verdict: Future[tuple[Verdict, str]]
+
+
+Event = PartArrived | ParametersArrived | Answered | Refreshed | HostSaid | LeadSaid | Lost | StopAsked | OutsidePush

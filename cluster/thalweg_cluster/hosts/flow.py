@@ -1,0 +1,118 @@
+"""What a flow (barrier_flow.py, stale_flow.py) and the server that runs it are to each other.
+
+All methods are called in the one thread that decides, but where it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
+from thalweg_cluster.hosts.shard import Shard
+from thalweg_cluster.hosts.spec import ServedSpec
+from thalweg_proto.blocks import Shards
+from thalweg_proto.formats import WireFormat
+from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
+from thalweg_proto.shared_memory import ServedVectors
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+
+class HostView(Protocol):
+    """What a flow sees of its host.
+
+    vectors: the memory that is shared with this host's workers
+    shard:   what this host owns
+    size:    elements of the flat vector
+    ranks:   of this host's workers
+    """
+
+    spec: ServedSpec
+    shards: Shards
+    shard: Shard
+    vectors: ServedVectors
+    size: int
+    ranks: range
+    gradient_format: WireFormat
+    parameters_format: WireFormat
+
+    def to_worker(self, rank: int, message: Work | Ready | Evaluate) -> None: ...
+
+    def to_workers(self, message: Work | Ready | Evaluate) -> None: ...
+
+    def to_lead(self, message: HostMessage) -> None: ...
+
+    def pack(self, index: int, *, data: Any, **header: Any) -> bytes:
+        """A block as a message; from any thread."""
+        ...
+
+    def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+        """Sends a block of a gradient to its owner; `make` is called in the thread that sends it."""
+        ...
+
+    def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+        """Sends a block of parameters to all other hosts that have workers; `make` as for `push`."""
+        ...
+
+    def answer(self, host: int, step: int, part: int) -> None:
+        """Tells a host that its push is applied."""
+        ...
+
+    def refresh(self, rank: int) -> None:
+        """Fetches what other hosts own of the parameters; `on_refreshed(rank)` follows."""
+        ...
+
+    def finish(self, version: int, *, evaluate: bool) -> None:
+        """`version` is the last one: lets the workers go, after they have evaluated it where they should."""
+        ...
+
+    def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
+        """The block that begins at `begin` would have become `parameters`, which are not all finite: ends the run."""
+        ...
+
+
+class Flow(Protocol):
+    """The way of gradients and parameters on one host.
+
+    version:   the newest version that is whole on this host
+    gradients: how many lie in this host's memory
+    """
+
+    version: int
+    VERSIONS: int
+
+    @property
+    def gradients(self) -> int: ...
+
+    def gradients_of(self, rank: int) -> range:
+        """Which of them are a worker's."""
+        ...
+
+    def begin(self) -> None:
+        """All workers of all hosts are there."""
+        ...
+
+    def on_final(self, rank: int, message: PartFinal) -> None: ...
+
+    def on_part(self, event: PartArrived) -> None: ...
+
+    def on_parameters(self, event: ParametersArrived) -> None: ...
+
+    def on_answered(self, owner: int, step: int, part: int) -> None: ...
+
+    def on_refreshed(self, rank: int) -> None: ...
+
+    def on_outside(self, push: OutsidePush) -> None: ...
+
+    def on_lead(self, message: LeadMessage) -> None: ...
+
+    def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
+        """Where a block of a gradient is decoded to; from any thread. ProtocolError where none is expected."""
+        ...
+
+    def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
+        """Where a block of parameters is decoded to; from any thread. ProtocolError where none is expected."""
+        ...

@@ -1,0 +1,266 @@
+"""What is decided once for all hosts, by the server of host 0: who computes what, how far the run is, when it ends.
+
+Rules:
+  - It hears HostMessages, of its own host as of the others, and says LeadMessages; tensors never pass through it.
+  - In sync no step waits for it: a host begins the next step when it has the parameters. It only keeps the account.
+  - The account of a step is made when all of it is known; steps are accounted in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdict
+from thalweg_cluster.hosts.spec import Parts, ServedSpec
+from thalweg_cluster.server.account import Account
+from thalweg_cluster.summation import tree_sum_scalars
+from thalweg_cluster.update import norm
+from thalweg_proto.messages import Evaluated, unpack_from_worker
+from thalweg_proto.shared_memory import CHUNK
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+Tell = Callable[[int, LeadMessage], None]
+
+
+@dataclass
+class _Step:
+    """What is known of a step.
+
+    losses: by part; loss: of the whole step, once its members are known; whole_s: when its version was there
+    squares: by chunk; norm: NaN where it is not taken
+    """
+
+    losses: dict[int, float] = field(default_factory=dict)
+    loss: float | None = None
+    whole_s: float | None = None
+    squares: dict[int, list[float]] = field(default_factory=dict)
+    norm: float | None = None
+
+
+class Lead:
+    """Decides, for a job in which hosts wait for each other (`BarrierLead`) or do not (`StaleLead`)."""
+
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
+        """`tell(host, message)` reaches any host, this one included."""
+        self._spec = spec
+        self._step = spec.step
+        self._account = account
+        self._tell = tell
+        self._hosts = range(spec.topology.hosts)
+        self._waiting_for = set(self._hosts)  # hosts whose workers have not all joined
+        self._staying = set(self._hosts)  # hosts whose workers have not all left
+        self._parts = Parts.of(spec.topology, spec.step)
+        self.began = False
+        self.error: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return not self._staying
+
+    def on(self, host: int, message: HostMessage) -> None:
+        """What a host says."""
+        kind = message.WhichOneof("kind")
+        if kind == "ready":
+            self._waiting_for.discard(host)
+            if not self._waiting_for:
+                self.began = True
+                self._account.begin()
+                self._all(LeadMessage(begin=LeadMessage.Begin()))
+                self._begin()
+        elif kind == "records":
+            records = unpack_from_worker(message.records.records)
+            if isinstance(records, np.ndarray):
+                self._account.telemetry.heard(records)
+        elif kind == "evaluated":
+            m = message.evaluated
+            self._account.evaluated(Evaluated(m.version, m.chunk, m.samples, m.correct, m.loss_sum))
+        elif kind == "pushed":
+            self._pushed(message.pushed)
+        elif kind == "failed":
+            self.fail(message.failed.error)
+        elif kind == "left":
+            self._staying.discard(host)
+        else:
+            self._on(host, kind, message)
+
+    def fail(self, error: str) -> None:
+        """The run ends; the first error is the one that is told."""
+        self.error = self.error or error
+        self.end()
+
+    def end(self) -> None:
+        """The run is over on all hosts."""
+        self._all(LeadMessage(stop=LeadMessage.Stop()))
+
+    def stop(self) -> None:
+        """The run is asked to end soon."""
+        raise NotImplementedError
+
+    def _begin(self) -> None:
+        """All workers of all hosts are there."""
+
+    def _pushed(self, pushed: HostMessage.Pushed) -> None:
+        raise NotImplementedError
+
+    def _on(self, host: int, kind: str | None, message: HostMessage) -> None:
+        """What only this kind of job has."""
+
+    def _stepped(self, version: int, loss: float, gradient_norm: float, whole_s: float) -> None:
+        self._account.stepped(version, np.array([loss]), np.array([gradient_norm]), np.array([whole_s]))
+
+    def _all(self, message: LeadMessage) -> None:
+        for host in self._hosts:
+            self._tell(host, message)
+
+    def _non_finite_loss(self, step: int, part: int, loss: float) -> None:
+        rate = self._step.learning_rate()(self._step.steps_done(step))
+        self.fail(
+            f"step {step}: the loss of microbatch {part} is {loss}; the learning rate was {rate:g}. "
+            f"Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
+        )
+
+
+class BarrierLead(Lead):
+    """sync, backup workers, local steps."""
+
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
+        super().__init__(spec, account, tell)
+        self._barrier = Barrier(self._parts.total, spec.step.backup)
+        self._early: list[HostMessage.Pushed] = []  # of a step whose predecessor's pushes are not all heard of
+        self._steps: dict[int, _Step] = {}  # not accounted yet
+        self._accounted = 0  # versions
+        self._whole_on = dict.fromkeys(self._hosts, 0)  # the newest version that each host has
+        self._weights = (
+            spec.step.weights() if spec.step.local_steps == 1 else [1 / self._parts.total] * self._parts.total
+        )
+        self._chunks = -(-spec.layout.size // CHUNK)
+
+    @property
+    def done(self) -> bool:
+        return super().done and (self.error is not None or self._accounted >= self._whole_on[0])
+
+    def stop(self) -> None:
+        # No host can be more than one version ahead of this one: this version and the next are still made.
+        last = LeadMessage.Last(version=min(self._whole_on[0] + 2, self._step.versions))
+        self._all(LeadMessage(last=last))
+
+    def _pushed(self, pushed: HostMessage.Pushed) -> None:
+        if pushed.step > self._barrier.step:
+            self._early.append(pushed)  # the streams of two hosts are not in step with each other
+            return
+        verdict = self._barrier.arrived(pushed.step, pushed.part)
+        self._account.telemetry.pushed(verdict)
+        if verdict is not Verdict.ACCEPTED:
+            return
+        if not math.isfinite(pushed.loss):
+            self._non_finite_loss(pushed.step, pushed.part, pushed.loss)
+            return
+        known = self._steps.setdefault(pushed.step, _Step())
+        known.losses[pushed.part] = pushed.loss
+        self._close_if_full()
+
+    def _close_if_full(self) -> None:
+        """Ends a step that has all that it waits for. With backup workers, a host may have no part in it; still it must
+        have the version that the step started from, or the next but one would come over it."""
+        step = self._barrier.step
+        if not self._barrier.full or (self._step.backup and min(self._whole_on.values()) < step):
+            return
+        members = self._barrier.end()
+        if self._step.backup:
+            self._all(LeadMessage(closed=LeadMessage.Closed(step=step, parts=members)))
+        known = self._steps[step]
+        whole = sum(self._weights[m] for m in members) if self._step.backup else 1.0
+        known.loss = tree_sum_scalars([self._weights[m] * known.losses[m] for m in members]) / whole
+        self._settle()
+        early, self._early = self._early, []
+        for later in early:
+            self._pushed(later)
+
+    def _on(self, host: int, kind: str | None, message: HostMessage) -> None:
+        if kind == "whole":
+            version = self._whole_on[host] = message.whole.version
+            if host == 0:
+                self._steps.setdefault(version - 1, _Step()).whole_s = perf_counter()
+                self._settle()
+            self._close_if_full()
+        elif kind == "squares":
+            part = message.squares
+            known = self._steps.setdefault(part.step, _Step())
+            known.squares[part.first_chunk] = list(part.squares)
+            if sum(map(len, known.squares.values())) == self._chunks:
+                values = [value for first in sorted(known.squares) for value in known.squares[first]]
+                known.norm = norm(np.array(values))
+                if self._step.clip_norm:
+                    self._all(LeadMessage(norm=LeadMessage.Norm(step=part.step, norm=known.norm)))
+                self._settle()
+
+    def _settle(self) -> None:
+        """Accounts what is known to the end."""
+        while (known := self._steps.get(self._accounted)) is not None:
+            wanted = self._step.has_row(self._accounted + 1) or (self._step.clip_norm and self._step.local_steps == 1)
+            if known.loss is None or known.whole_s is None or (wanted and known.norm is None):
+                return
+            del self._steps[self._accounted]
+            self._accounted += 1
+            gradient_norm = math.nan if known.norm is None else known.norm
+            self._stepped(self._accounted, known.loss, gradient_norm, known.whole_s)
+
+
+class StaleLead(Lead):
+    """ssp, async."""
+
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
+        super().__init__(spec, account, tell)
+        step = spec.step
+        bound = step.staleness if step.consistency == "ssp" else None
+        self._policy = StaleSynchronous(step.steps, step.microbatches, bound)
+        self._losses: dict[int, dict[int, float]] = {}  # by step and microbatch
+        self._weights = step.weights()
+        self._ended = False
+
+    def stop(self) -> None:
+        self._policy.stop()
+        self._end_if_finished()
+
+    def _begin(self) -> None:
+        for rank in range(self._spec.topology.workers):
+            self._grant(self._policy.ask(rank))
+
+    def _grant(self, grants: list[Grant]) -> None:
+        for rank, step, microbatch in grants:
+            granted = LeadMessage.Granted(rank=rank, step=step, microbatch=microbatch, version=self._policy.version)
+            self._tell(self._spec.topology.host_of(rank), LeadMessage(granted=granted))
+
+    def _pushed(self, pushed: HostMessage.Pushed) -> None:
+        if not math.isfinite(pushed.loss):
+            self._non_finite_loss(pushed.step, pushed.part, pushed.loss)
+        self._losses.setdefault(pushed.step, {})[pushed.part] = pushed.loss
+
+    def _on(self, host: int, kind: str | None, message: HostMessage) -> None:
+        if kind != "applied":
+            return
+        before = self._policy.version
+        staleness, grants = self._policy.applied(message.applied.rank)
+        self._account.telemetry.pushed(Verdict.ACCEPTED, staleness)
+        for version in range(before + 1, self._policy.version + 1):
+            losses = self._losses.pop(version - 1)
+            loss = tree_sum_scalars([self._weights[m] * losses[m] for m in range(len(self._weights))])
+            self._stepped(version, loss, math.nan, perf_counter())
+            if self._step.evaluates(version) and version < self._step.versions:
+                self._all(LeadMessage(evaluate=LeadMessage.Evaluate(version=version)))
+        self._grant(grants)
+        self._grant(self._policy.ask(message.applied.rank))
+        self._end_if_finished()
+
+    def _end_if_finished(self) -> None:
+        if self._policy.finished and not self._ended:
+            self._ended = True
+            version = self._policy.version
+            evaluate = version == self._step.versions and self._step.evaluates(version)
+            self._all(LeadMessage(last=LeadMessage.Last(version=version, evaluate=evaluate)))

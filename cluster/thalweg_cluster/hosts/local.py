@@ -1,0 +1,24 @@
+"""The update rule as one worker applies it to parameters of its own, in local SGD."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from thalweg_cluster.rules import Block, make_rule
+from thalweg_cluster.step import StepSpec
+
+
+class LocalRule:
+    """The job's rule and learning rate on a whole flat vector; its state stays with the worker from round to round."""
+
+    def __init__(self, spec: StepSpec, size: int) -> None:
+        self._rule = make_rule(spec.rule, spec.rule_options)
+        self._learning_rate = spec.learning_rate()
+        self._state = [np.full(size, slot.initial_value, dtype=np.float32) for slot in self._rule.slots]
+        self._scratch = np.empty((self._rule.scratch, size), dtype=np.float32)
+
+    def __call__(self, step: int, parameters: Block, gradient: Block) -> None:
+        """Takes step `step` in place; the gradient is overwritten."""
+        update = self._rule.block_update(step, self._learning_rate(step))
+        update(parameters, gradient, self._state, list(self._scratch))
+        parameters[...] = gradient

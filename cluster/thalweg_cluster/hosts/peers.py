@@ -1,0 +1,221 @@
+"""The streams from one host's server to the others: gradients to their owners, parameters from them, words to the lead.
+
+Rules:
+  - One channel for each peer, opened in the process that uses it; its streams last as long as the run.
+  - Keepalive pings tell a peer that hangs from one that is slow; they are no closer together than its door allows.
+  - Whatever ends a stream before `close` is posted as a Lost: the one who decides words the error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
+from thalweg_cluster.hosts.door import MESSAGE_BYTES_MAX, PINGS_AT_LEAST_S, SERVICES, Behind
+from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
+from thalweg_cluster.hosts.streams import Outbox
+from thalweg_proto.errors import ProtocolError, ServerError
+from thalweg_proto.formats import make_format
+from thalweg_proto.messages import PROTOCOL_VERSION
+from thalweg_proto.v1 import parameter_server_pb2 as pb
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import unpack_block
+
+CONNECT_S = 10.0
+"""How long a peer may take to answer before the run begins."""
+RUN_S = 30 * 24 * 3600.0
+"""The deadline of the streams that last as long as the run."""
+FETCH_S = 120.0
+"""How long an owner may take to send its shard once."""
+FETCHES_MAX = 8
+PING_S = 2 * PINGS_AT_LEAST_S
+PING_ANSWER_S = 10.0
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", int(1e3 * PING_S)),
+    ("grpc.keepalive_timeout_ms", int(1e3 * PING_ANSWER_S)),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class Peers:
+    """The client side of one host.
+
+    gradients: what waits to be pushed to each owner, by host
+    to_lead:   what waits to be told to the lead; None where this host is the lead
+    """
+
+    def __init__(self, expected: Expected, behind: Behind) -> None:
+        self._expected = expected
+        self._behind = behind
+        self._channels: list[grpc.Channel] = []
+        self._newest: dict[int, Callable[..., Any]] = {}  # Pull, by owner
+        self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
+        self._closed = False
+        others = [host for host in range(expected.hosts) if host != expected.host]
+        owners = [host for host in others if expected.shards.owned_by(host)]
+        self.gradients: Mapping[int, Outbox[bytes]] = {host: Outbox() for host in owners}
+        self.to_lead: Outbox[HostMessage] | None = Outbox() if expected.host else None
+
+    def connect(self, addresses: Sequence[str]) -> None:
+        """Opens the streams to the servers at `addresses`, by host.
+
+        Raises ServerError where one does not answer, with both addresses.
+        """
+        expected = self._expected
+        channels = {
+            host: grpc.insecure_channel(address, options=_OPTIONS)
+            for host, address in enumerate(addresses)
+            if host != expected.host
+        }
+        self._channels = list(channels.values())
+        self._try(channels, addresses)
+        for host in self.gradients:
+            self._open_push(host, channels[host])
+            self._open_pull(host, channels[host])
+        if self.to_lead is not None:
+            self._open_attend(channels[0], self.to_lead)
+
+    def _try(self, channels: Mapping[int, grpc.Channel], addresses: Sequence[str]) -> None:
+        """Asks each peer for its status, all at the same time."""
+        request = pb.StatusRequest(protocol_version=PROTOCOL_VERSION)
+        calls = {
+            host: channel.unary_unary(
+                f"/{SERVICES[0]}/Status",
+                request_serializer=pb.StatusRequest.SerializeToString,
+                response_deserializer=pb.StatusReply.FromString,
+            ).future(request, timeout=CONNECT_S, wait_for_ready=True)
+            for host, channel in channels.items()
+        }
+        for host, call in calls.items():
+            own, other = addresses[self._expected.host], addresses[host]
+            try:
+                status = call.result()
+            except grpc.RpcError as error:
+                silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                found = f"no answer within {CONNECT_S:.0f} s" if silent else error.details()
+                raise ServerError(
+                    f"host {self._expected.host} at {own} cannot reach host {host} at {other}: {found}. Is there a "
+                    f"firewall between them? The hosts of a run reach each other on TCP ports that the system chooses."
+                ) from error
+            if status.job_id != self._expected.job_id:
+                raise ServerError(
+                    f"host {self._expected.host} at {own} reached another job at {other}: "
+                    f"expected {self._expected.job_id!r}; found {status.job_id!r}"
+                )
+
+    def _open_push(self, host: int, channel: grpc.Channel) -> None:
+        push: Any = channel.stream_stream(f"/{SERVICES[0]}/Push")
+        call = push(self.gradients[host], timeout=RUN_S)
+        self._listen(host, call, lambda reply: self._on_reply(host, pb.PushReply.FromString(reply)), "push")
+
+    def _on_reply(self, owner: int, reply: pb.PushReply) -> None:
+        self._behind.post(Answered(owner, reply.step, reply.part_begin))
+
+    def _open_pull(self, host: int, channel: grpc.Channel) -> None:
+        pull: Any = channel.unary_stream(f"/{SERVICES[0]}/Pull", request_serializer=pb.PullRequest.SerializeToString)
+        self._newest[host] = pull
+        call = pull(self._request(follow=True), timeout=RUN_S)
+        call.initial_metadata()  # waits until the owner has taken note
+
+        def hear(message: bytes) -> None:
+            self._behind.post(self._received(host, message))
+
+        self._listen(host, call, hear, "pull")
+
+    def refresh(self, rank: int) -> None:
+        """Fetches the newest parameters of all other owners; a Refreshed follows."""
+
+        def fetch() -> None:
+            try:
+                for owner in self.gradients:
+                    for message in self._newest[owner](self._request(follow=False), timeout=FETCH_S):
+                        self._received(owner, message)
+            except (grpc.RpcError, ProtocolError) as error:
+                if not self._closed:
+                    self._behind.post(Lost(owner, f"(pull): {error}"))
+            else:
+                self._behind.post(Refreshed(rank))
+
+        self._fetching.submit(fetch)
+
+    def _request(self, *, follow: bool) -> pb.PullRequest:
+        expected = self._expected
+        return pb.PullRequest(
+            protocol_version=PROTOCOL_VERSION,
+            job_id=expected.job_id,
+            generation=expected.generation,
+            follow=follow,
+            host=expected.host,
+        )
+
+    def _received(self, owner: int, message: bytes) -> ParametersArrived:
+        """Puts a block of parameters where it belongs."""
+        header, data = unpack_block(message)
+        refusal = check_parameters(header, data.nbytes, owner, self._expected)
+        if refusal is not None:
+            raise ProtocolError(refusal.details)
+        index = self._expected.shards.index(header.begin, header.end)
+        assert index is not None  # checked
+        room = self._behind.room_for_parameters(header.step, index)
+        make_format(FORMAT_NAMES[header.format]).decode(data, room)
+        return ParametersArrived(header.step, index)
+
+    def _open_attend(self, channel: grpc.Channel, words: Outbox[HostMessage]) -> None:
+        expected = self._expected
+        attend = channel.stream_stream(
+            f"/{SERVICES[1]}/Attend",
+            request_serializer=HostMessage.SerializeToString,
+            response_deserializer=LeadMessage.FromString,
+        )
+        joined = HostMessage.Joined(
+            protocol_version=PROTOCOL_VERSION,
+            job_id=expected.job_id,
+            generation=expected.generation,
+            host=expected.host,
+        )
+        call = attend(_first(HostMessage(joined=joined), words), timeout=RUN_S)
+        call.initial_metadata()
+        self._listen(0, call, lambda message: self._behind.post(LeadSaid(message)), "the lead")
+
+    def _listen(self, host: int, call: Any, hear: Callable[[Any], None], what: str) -> None:
+        """Reads what comes on a stream from `host`, in a thread of its own, to its end."""
+
+        def listen() -> None:
+            try:
+                for message in call:
+                    hear(message)
+                ended = f"it closed the stream ({what})"
+            except grpc.RpcError as error:
+                ended = f"{error.code().name} ({what}): {error.details()}"
+            except ProtocolError as error:
+                call.cancel()
+                ended = f"{refusal_of(error).status.name} ({what}): {error}"
+            if not self._closed:
+                self._behind.post(Lost(host, ended))
+
+        threading.Thread(target=listen, daemon=True, name=f"thalweg-{what}-{host}").start()
+
+    def close(self) -> None:
+        """Ends all streams; what waits to be sent is dropped."""
+        self._closed = True
+        for outbox in self.gradients.values():
+            outbox.drop()
+        if self.to_lead is not None:
+            self.to_lead.drop()
+        for channel in self._channels:
+            channel.close()
+        self._fetching.shutdown(cancel_futures=True)
+
+
+def _first(message: HostMessage, others: Iterator[HostMessage]) -> Iterator[HostMessage]:
+    yield message
+    yield from others

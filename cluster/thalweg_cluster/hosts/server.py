@@ -1,0 +1,433 @@
+"""The server of one host: its workers on one side, the other hosts' servers on the other, one thread that decides.
+
+    workers of this host --- Unix socket, shared memory ---.
+                                                            > the thread that decides: flow, and on host 0 the lead
+    servers of other hosts --- gRPC: door.py, peers.py ----'
+
+Rules:
+  - Whatever comes from another thread is an event in one queue. Who reads the queue is the only one to change anything.
+  - Every host says something to the lead, and the lead to every host, at least every BEAT_S: who is silent for
+    `patience_s` is lost.
+  - A failure anywhere ends the run on all hosts, and is told by the lead.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.hosts import events
+from thalweg_cluster.hosts.barrier_flow import BarrierFlow
+from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Expected
+from thalweg_cluster.hosts.door import GrpcDoor
+from thalweg_cluster.hosts.events import Event
+from thalweg_cluster.hosts.flow import Flow
+from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
+from thalweg_cluster.hosts.peers import Peers
+from thalweg_cluster.hosts.shard import Shard
+from thalweg_cluster.hosts.spec import Parts, ServedSpec
+from thalweg_cluster.hosts.stale_flow import StaleFlow
+from thalweg_cluster.rules import Rule, make_rule
+from thalweg_cluster.server.account import Account
+from thalweg_cluster.server.door import Door, as_range
+from thalweg_cluster.server.spec import RunResult, Snapshot
+from thalweg_proto import messages
+from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX, Shards
+from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
+from thalweg_proto.formats import make_format
+from thalweg_proto.messages import Evaluate, Evaluated, Left, PartFinal, Ready, Work
+from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment
+from thalweg_proto.shares import share
+from thalweg_proto.v1 import exchange_pb2
+from thalweg_proto.v1 import parameter_server_pb2 as pb
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import pack_block
+
+BEAT_S = 2.0
+STOP_S = 10.0
+"""How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
+SNAPSHOT_TRIES = 100
+
+
+class HostServer:
+    """One host's server; `open`, then `serve` from the first step to the last."""
+
+    def __init__(self, spec: ServedSpec, initial: NDArray[np.float32]) -> None:
+        """Takes the memory, listens, and copies `initial` (flat, shape (layout.size,)) into version 0.
+
+        Raises OSError where /dev/shm has no room, RuntimeError where the gRPC server cannot listen.
+        """
+        self.spec = spec
+        self.size = spec.layout.size
+        self.ranks = spec.topology.ranks[spec.host]
+        self.shards = Shards.of(self.size, spec.topology.owns, block=spec.block)
+        begin, end = self.shards.bounds[spec.host]
+        blocks = [b.end - b.begin for b in self.shards.blocks]
+        leaves = max(spec.step.microbatches, spec.topology.workers)
+        self.shard = Shard(begin, end, initial[begin:end], _rule(spec), block=max(blocks), leaves=leaves)
+        self.gradient_format = _format(spec.wire, spec.wire_fraction)
+        self.parameters_format = make_format(spec.wire_parameters)
+        stale = spec.step.consistency != "sync"
+        kind = StaleFlow if stale else BarrierFlow
+        plan = ServedPlan(size=self.size, versions=kind.VERSIONS, gradients=self._gradients(stale))
+        segment = create_segment(plan.vector_bytes)
+        self.vectors = ServedVectors(plan, segment, server=True)
+        self.vectors.version(0)[...] = initial
+        self._flow: Flow = kind(self)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._door = Door(
+            spec.address,
+            job_id=spec.job_id,
+            layout=spec.layout,
+            ranks=self.ranks,
+            welcome=lambda rank: self._welcome(plan, rank),
+            fds=[segment],
+        )
+        expected = Expected(
+            job_id=spec.job_id,
+            generation=spec.generation,
+            host=spec.host,
+            hosts=spec.topology.hosts,
+            shards=self.shards,
+            microbatches=spec.step.microbatches,
+            gradients=self.gradient_format,
+            parameters=self.parameters_format,
+        )
+        self._grpc = GrpcDoor(f"{spec.bind}:0", expected, self)
+        self._peers = Peers(expected, self)
+        self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
+        moved = self.size * FLOAT_BYTES
+        self.account = Account(spec.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved)
+        lead = StaleLead if stale else BarrierLead
+        self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order)
+        self._heard_s: dict[int, float] = {}  # when each host that must say something said something
+        self._beat_s = 0.0
+        self._ready = self._stopped = self._left = False
+        self._stop_by = math.inf
+        self._published_s = 0.0
+        self._running = threading.Lock()  # guards the run's end against `stop` and `post`
+        self._ended = False
+
+    def _gradients(self, stale: bool) -> int:
+        """How many gradients lie in this host's memory."""
+        return len(self.ranks) if stale else len(Parts.of(self.spec.topology, self.spec.step).of_host[self.spec.host])
+
+    def _welcome(self, plan: ServedPlan, rank: int) -> exchange_pb2.Welcome:
+        return exchange_pb2.Welcome(
+            size=plan.size,
+            gradients=plan.gradients,
+            gradients_of_worker=as_range(self._flow.gradients_of(rank)),
+            chunks_of_worker=as_range(share(self.spec.step.chunks, rank, self.spec.topology.workers)),
+            versions=plan.versions,
+        )
+
+    # The run
+
+    def open(self) -> str:
+        """Starts to answer; returns the address of the gRPC server."""
+        self._grpc.open()
+        return self._addresses[0]
+
+    def serve(self, addresses: Sequence[str]) -> RunResult:
+        """Runs the job to its end, to `stop`, or to a failure, which the result then names.
+
+        addresses: of the gRPC servers of all hosts, by host
+        """
+        error = None
+        try:
+            self._addresses = addresses
+            self._peers.connect(addresses)
+            with np.errstate(all="ignore"):  # what is not finite is found, and named, at the update
+                self._loop()
+            if self._lead is not None:
+                self._lead.end()
+        except ThalwegError as failure:
+            error = self._fail(failure)
+        finally:
+            with self._running:
+                self._ended = True
+            self.account.end()
+            self._door.broadcast(messages.pack_stop())
+            self._door.close()
+            self._grpc.close()
+            self._peers.close()
+        if self._lead is not None:
+            error = self._lead.error or error
+        return self.account.result(
+            error=error,
+            version=self._flow.version,
+            published_s=max(self._published_s, self.account.telemetry.published_s),
+            weights_sha256=self.spec.layout.sha256(self.weights()),
+        )
+
+    def _fail(self, failure: ThalwegError) -> str:
+        """Tells the others; they end, too."""
+        failed = HostMessage.Failed(error=str(failure), not_finite=isinstance(failure, NonFiniteError))
+        self.to_lead(HostMessage(failed=failed))
+        return str(failure)
+
+    def _loop(self) -> None:
+        now = perf_counter()
+        peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
+        self._heard_s = dict.fromkeys(peers, now)
+        while not self._over():
+            for rank, record in self._door.receive(BEAT_S / 2):
+                self._on_worker(rank, record)
+            self.account.telemetry.joined = self._door.joined
+            if self._door.full and not self._ready:
+                self._ready = True
+                self.to_lead(HostMessage(ready=HostMessage.Ready()))
+            self._on_events()
+            if self._ready and not self._left and self._door.deserted:
+                self._left = True
+                self.to_lead(HostMessage(left=HostMessage.Left()))
+            self._keep_time()
+
+    def _over(self) -> bool:
+        if self._lead is not None:
+            return self._lead.done or (self._stopped and self._door.deserted) or perf_counter() > self._stop_by
+        return self._stopped
+
+    def _keep_time(self) -> None:
+        """Beats, and looks who is silent."""
+        now = perf_counter()
+        if now - self._beat_s >= BEAT_S:
+            self._beat_s = now
+            if self._lead is None:
+                self.to_lead(HostMessage(beat=HostMessage.Beat()))
+            else:
+                for host in range(1, self.spec.topology.hosts):
+                    self._order(host, LeadMessage(beat=LeadMessage.Beat()))
+        for host, heard_s in self._heard_s.items():
+            if now - heard_s > self.spec.patience_s:
+                raise self._lost(host, f"it said nothing for {self.spec.patience_s:.0f} s")
+
+    def _lost(self, host: int, found: str) -> ServerError:
+        begin, end = self.shards.bounds[host]
+        address = self._addresses[host] if host < len(self._addresses) else "unknown address"
+        return ServerError(
+            f"host {host} at {address} is gone at step {self._flow.version}, with shard [{begin}, {end}): {found} "
+            f"(noticed by host {self.spec.host} at {self._addresses[self.spec.host]})"
+        )
+
+    # Workers
+
+    def _on_worker(self, rank: int, record: bytes) -> None:
+        message = messages.unpack_from_worker(record)
+        if isinstance(message, PartFinal):
+            self._flow.on_final(rank, message)
+        elif isinstance(message, Evaluated):
+            self.to_lead(HostMessage(evaluated=HostMessage.Evaluated(**message._asdict())))
+        elif isinstance(message, Left):
+            self._door.left(rank)
+        elif (message["rank"] == rank).all():
+            self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
+        else:
+            raise ProtocolError(f"expected step records of worker {rank}; found some of another worker")
+
+    def to_worker(self, rank: int, message: Work | Ready | Evaluate) -> None:
+        self._door.send(rank, _packed(message))
+
+    def to_workers(self, message: Work | Ready | Evaluate) -> None:
+        self._door.broadcast(_packed(message))
+
+    def finish(self, version: int, *, evaluate: bool) -> None:
+        if evaluate:
+            self.to_workers(Evaluate(version))
+        self._door.broadcast(messages.pack_finish())
+
+    def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
+        at = begin + int(np.flatnonzero(~np.isfinite(parameters))[0]) if not np.isfinite(parameters).all() else begin
+        name, position = self.spec.layout.locate(at)
+        rate = self.spec.step.learning_rate()(min(self.spec.step.steps_done(step), self.spec.step.steps - 1))
+        raise NonFiniteError(
+            f"step {step}: the update of {name!r} is {parameters[at - begin]} at {position} (host {self.spec.host}'s "
+            f"shard); the learning rate was {rate:g}. Nothing of this block was published. Lower "
+            f"optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
+        )
+
+    # Other hosts
+
+    def post(self, event: Event) -> None:
+        with self._running:
+            if not self._ended:
+                self._events.put(event)
+                self._door.interrupt()
+
+    def _on_events(self) -> None:
+        while True:
+            try:
+                event = self._events.get_nowait()
+            except Empty:
+                return
+            self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, events.PartArrived):
+            self._flow.on_part(event)
+        elif isinstance(event, events.ParametersArrived):
+            self._flow.on_parameters(event)
+        elif isinstance(event, events.LeadSaid):
+            if self._lead is None:
+                self._heard_s[0] = perf_counter()
+            self._on_lead(event.message)
+        elif isinstance(event, events.HostSaid):
+            self._heard_s[event.host] = perf_counter()
+            assert self._lead is not None  # the door lets no host attend elsewhere
+            self._lead.on(event.host, event.message)
+        elif isinstance(event, events.Answered):
+            self._flow.on_answered(event.owner, event.step, event.part)
+        elif isinstance(event, events.Refreshed):
+            self._flow.on_refreshed(event.rank)
+        elif isinstance(event, events.OutsidePush):
+            self._flow.on_outside(event)
+        elif isinstance(event, events.StopAsked):
+            self._stop_by = perf_counter() + STOP_S
+            if self._lead is not None:
+                if self._lead.began:
+                    self._lead.stop()
+                else:
+                    self._stop_by = 0.0
+        elif not self._stopped:
+            raise self._lost(event.host, event.error)
+
+    def _on_lead(self, message: LeadMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "begin":
+            self._door.broadcast(messages.pack_begin())
+            self._flow.begin()
+        elif kind == "stop":
+            self._stopped = True
+            self._door.broadcast(messages.pack_stop())
+        elif kind != "beat":
+            self._flow.on_lead(message)
+
+    def to_lead(self, message: HostMessage) -> None:
+        if self._lead is not None:
+            self._lead.on(0, message)
+        else:
+            assert self._peers.to_lead is not None  # every other host has this stream
+            self._peers.to_lead.put((), lambda: message)
+
+    def _order(self, host: int, message: LeadMessage) -> None:
+        """What the lead says to a host; to this one, as an event: it is said in the middle of something."""
+        if host == self.spec.host:
+            self.post(events.LeadSaid(message))
+        else:
+            self._grpc.orders[host].put((), lambda: message)
+
+    def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+        self._peers.gradients[owner].put(urgency, make)
+
+    def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+        for host, outbox in self._grpc.parameters.items():
+            if self.spec.topology.ranks[host]:
+                outbox.put(urgency, make)
+
+    def answer(self, host: int, step: int, part: int) -> None:
+        reply = pb.PushReply(
+            result=pb.ACCEPTED, step=step, part_begin=part, part_end=part + 1, version=self._flow.version
+        )
+        self._grpc.replies[host].put((), lambda: reply)
+
+    def refresh(self, rank: int) -> None:
+        self._peers.refresh(rank)
+
+    def pack(self, index: int, *, data: Any, **header: Any) -> bytes:
+        block = self.shards.blocks[index]
+        return pack_block(
+            pb.BlockHeader(
+                protocol_version=messages.PROTOCOL_VERSION,
+                job_id=self.spec.job_id,
+                generation=self.spec.generation,
+                begin=block.begin,
+                end=block.end,
+                sender=1 + self.spec.host,
+                **header,
+            ),
+            [data],
+        )
+
+    # From other threads
+
+    def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
+        return self._flow.room_for_part(host, step, parts, index)
+
+    def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
+        return self._flow.room_for_parameters(version, index)
+
+    def snapshot(self) -> tuple[int, NDArray[np.float32]]:
+        begin, end = self.shards.bounds[self.spec.host]
+        if isinstance(self._flow, StaleFlow):
+            return self._flow.version, self.shard.parameters.copy()
+        for _ in range(SNAPSHOT_TRIES):
+            version = self._flow.version
+            copy = self.vectors.version(version)[begin:end].copy()
+            if self._flow.version == version:  # else its row may have been used again meanwhile
+                return version, copy
+        raise ProtocolError("the parameters change faster than they can be copied")
+
+    def status(self) -> pb.StatusReply:
+        spec = self.spec
+        return pb.StatusReply(
+            protocol_version=messages.PROTOCOL_VERSION,
+            job_id=spec.job_id,
+            generation=spec.generation,
+            host=spec.host,
+            version=self._flow.version,
+            steps=spec.step.steps,
+            microbatches=spec.step.microbatches,
+            consistency=spec.step.consistency,
+            gradients=FORMAT_NUMBERS[spec.wire],
+            parameters=FORMAT_NUMBERS[spec.wire_parameters],
+            size=self.size,
+            block_elements_max=BLOCK_ELEMENTS_MAX,
+            tensors=[
+                pb.TensorStatus(name=t.name, shape=t.shape, begin=t.begin, end=t.end) for t in spec.layout.tensors
+            ],
+            shards=[
+                pb.ShardStatus(address=address, begin=begin, end=end)
+                for address, (begin, end) in zip(self._addresses, self.shards.bounds, strict=False)
+            ],
+        )
+
+    def stop(self) -> None:
+        """Ends the run soon; `serve` returns with `cancelled`. Nothing where it has ended."""
+        self.post(events.StopAsked())
+
+    def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
+        """How far the run is; on the lead."""
+        return self.account.watch(rows_seen, timeout_s)
+
+    def weights(self) -> NDArray[np.float32]:
+        """The newest version, flat, shape (layout.size,); valid after `serve` returned."""
+        return self.vectors.version(self._flow.version)
+
+
+def _rule(spec: ServedSpec) -> Rule:
+    """What the owners apply: the job's rule, or with local steps the outer one."""
+    step = spec.step
+    if step.local_steps == 1:
+        return make_rule(step.rule, step.rule_options)
+    if step.outer_momentum == 0:
+        return make_rule("sgd", {})
+    return make_rule("nesterov", {"momentum": step.outer_momentum})
+
+
+def _format(name: str, fraction: float | None) -> Any:
+    return make_format(name) if fraction is None else make_format(name, fraction=fraction)
+
+
+def _packed(message: Work | Ready | Evaluate) -> bytes:
+    if isinstance(message, Ready):
+        return messages.pack_ready(message)
+    if isinstance(message, Work):
+        return messages.pack_work(message)
+    return messages.pack_evaluate(message)

@@ -1,0 +1,68 @@
+"""The arithmetic of a shard's owner: the gradients of a block come in, its next parameters come out.
+
+The parameters and the rule's state of the shard are the owner's alone; what workers read are copies of them. Everything
+is elementwise, or summed along the tree of summation.py; so the bits are those of any other way to divide the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.rules import Block, BlockUpdate, Rule
+from thalweg_cluster.rules.rule import scalar
+from thalweg_cluster.summation import SumPlan, tree_sum
+from thalweg_cluster.update import all_finite, sum_of_squares
+from thalweg_proto.shared_memory import CHUNK
+
+
+class Shard:
+    """Elements [begin, end) of the flat vector, and how they are updated. One thread at a time.
+
+    parameters: (end - begin,) float32: what is newest of each element
+    """
+
+    def __init__(self, begin: int, end: int, initial: Block, rule: Rule, *, block: int, leaves: int) -> None:
+        """Starts from `initial` (end - begin,).
+
+        block:  elements of the longest block
+        leaves: how many gradients are summed at most
+        """
+        self.begin, self.end = begin, end
+        self.parameters: NDArray[np.float32] = initial.copy()
+        self._rule = rule
+        self._state = [np.full(end - begin, slot.initial_value, dtype=np.float32) for slot in rule.slots]
+        # The tree over n leaves needs ceil(log2(n)) temporaries (summation.py).
+        self._scratch = np.empty((max(rule.scratch, leaves.bit_length()), block), dtype=np.float32)
+
+    def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
+        """The rule's update number `step`, to be handed to `apply`."""
+        return self._rule.block_update(step, learning_rate)
+
+    def sum(self, plan: SumPlan, leaves: Sequence[Block]) -> Block:
+        """The sum of the gradients of one block, in the place of the first; the others are only read."""
+        tree_sum(plan, leaves, [row[: len(leaves[0])] for row in self._scratch])
+        return leaves[0]
+
+    def apply(self, begin: int, summed: Block, update: BlockUpdate, factor: float | None = None) -> bool:
+        """Updates the block that begins at `begin`; whether what came of it is finite.
+
+        summed: its gradient, whose place the new parameters take
+        factor: what the gradient is multiplied by first
+        """
+        cut = slice(begin - self.begin, begin - self.begin + len(summed))
+        if factor is not None:
+            np.multiply(summed, scalar(factor), summed)
+        state = [array[cut] for array in self._state]
+        parameters = self.parameters[cut]
+        update(parameters, summed, state, [row[: len(summed)] for row in self._scratch])
+        parameters[...] = summed
+        hiding = [array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides]
+        return all_finite(summed) and all(map(all_finite, hiding))
+
+
+def squares(summed: Block) -> list[float]:
+    """The sums of squares of the chunks of a block."""
+    return [sum_of_squares(summed[i : i + CHUNK]) for i in range(0, len(summed), CHUNK)]

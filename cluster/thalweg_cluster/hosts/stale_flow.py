@@ -1,0 +1,237 @@
+"""The way of a push where nobody waits for a step to be whole: ssp, async.
+
+    the lead grants a worker a unit of work (step, microbatch)
+      -> its host fetches what other hosts own of the parameters; the worker computes on a copy of them
+      -> its gradient goes, block by block, to the owners; each applies a block at once
+    all owners have applied it -> the lead is told, and may grant more
+
+Rules:
+  - The parameters in this host's memory are overwritten at any time: a worker's copy may have blocks of different age,
+    none older than the version that was there when its unit was granted.
+  - A push is known by its step and microbatch. Each is applied once: by the hosts' own order, and for pushes from
+    outside by name.
+  - The rule counts a block's updates, not steps: so the bias corrections of adam hold.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
+from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
+from thalweg_cluster.hosts.flow import HostView
+from thalweg_cluster.hosts.readiness import Presence
+from thalweg_cluster.rules import Block
+from thalweg_proto.errors import ProtocolError
+from thalweg_proto.formats import make_format
+from thalweg_proto.messages import Evaluate, PartFinal, Work
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+_EXACT = make_format("float32")
+NAMES_KEPT = 10_000
+"""How many names of pushes from outside are remembered; older ones are refused by their step."""
+
+
+class StaleFlow:
+    """One host's part."""
+
+    VERSIONS = 1
+
+    def __init__(self, view: HostView) -> None:
+        self._view = view
+        self._step = view.spec.step
+        self._host = view.spec.host
+        self._blocks = view.shards.blocks
+        self._own = view.shards.owned_by(self._host)
+        self._others = [i for i in range(len(self._blocks)) if i not in self._own] if view.ranks else []
+        self._learning_rate = view.spec.step.learning_rate()
+        self._updates = dict.fromkeys(self._own, 0)  # of each block
+        self._units: dict[int, LeadMessage.Granted] = {}  # by rank
+        self._owners = {self._blocks[i].owner for i in self._others}
+        self._unanswered: dict[tuple[int, int], set[int]] = {}  # by push: the owners that have not applied it
+        self._ranks: dict[tuple[int, int], int] = {}  # by push: whose it is
+        self._missing: dict[tuple[int, int, int], int] = {}  # by host and push: blocks of ours that are yet to come
+        self._residuals: dict[int, NDArray[np.float32]] = {}  # by block: of what this host sends
+        self._presence = Presence(self._blocks)  # of the last version
+        self._last: LeadMessage.Last | None = None
+        self._outside: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._forgotten = 0  # the highest step of a name that is not remembered any more
+        self.version = 0
+
+    @property
+    def gradients(self) -> int:
+        return len(self._view.ranks)
+
+    def gradients_of(self, rank: int) -> range:
+        index = rank - self._view.ranks.start
+        return range(index, index + 1)
+
+    def begin(self) -> None:
+        """The lead grants the first units."""
+
+    # From the lead
+
+    def on_lead(self, message: LeadMessage) -> None:
+        kind = message.WhichOneof("kind")
+        if kind == "granted":
+            unit = message.granted
+            self._units[unit.rank] = unit
+            self.version = max(self.version, unit.version)
+            if self._owners:
+                self._view.refresh(unit.rank)
+            else:
+                self.on_refreshed(unit.rank)
+        elif kind == "evaluate":
+            self._view.to_workers(Evaluate(message.evaluate.version))
+        elif kind == "last":
+            self._end(message.last)
+
+    def on_refreshed(self, rank: int) -> None:
+        """What other hosts own is newer than the grant of this worker's unit: it may compute."""
+        unit = self._units[rank]
+        self._view.to_worker(rank, Work(unit.step, unit.version, unit.microbatch, unit.microbatch + 1))
+
+    def _end(self, last: LeadMessage.Last) -> None:
+        """Nothing is computed any more: the owners send out, exactly, what the parameters are."""
+        self._last, self.version = last, last.version
+        for index in self._own:
+            self._publish(index, last.version)
+            self._presence.there(index)
+        self._finish_if_whole()
+
+    def _finish_if_whole(self) -> None:
+        if self._last is not None and (self._presence.whole or not self._view.ranks):
+            self._view.to_lead(HostMessage(whole=HostMessage.Whole(version=self.version)))
+            self._view.finish(self.version, evaluate=self._last.evaluate)
+
+    # From this host's workers
+
+    def on_final(self, rank: int, message: PartFinal) -> None:
+        """A worker's gradient is whole."""
+        unit = self._units.pop(rank, None)
+        if unit is None or (unit.step, unit.microbatch) != (message.step, message.part):
+            raise ProtocolError(f"expected a push of worker {rank}'s unit; found {message}")
+        pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
+        self._view.to_lead(HostMessage(pushed=pushed))
+        name = (message.step, message.part)
+        gradient = self._view.vectors.gradients[rank - self._view.ranks.start]
+        self._ranks[name] = rank
+        self._unanswered[name] = set(self._owners)
+        for index in self._others:
+            begin, end, owner = self._blocks[index]
+            self._view.push(owner, (begin,), partial(self._pack, index, unit, gradient[begin:end]))
+        for index in self._own:
+            begin, end, _ = self._blocks[index]
+            self._apply(index, unit.step, unit.version, gradient[begin:end])
+        self._done_if_answered(name)
+
+    def _pack(self, index: int, unit: LeadMessage.Granted, gradient: Block) -> bytes:
+        form = self._view.gradient_format
+        residual = None
+        if form.keeps_residual:
+            residual = self._residuals.get(index)
+            if residual is None:
+                residual = self._residuals[index] = np.zeros_like(gradient)
+        return self._view.pack(
+            index,
+            step=unit.step,
+            version=unit.version,
+            part_begin=unit.microbatch,
+            part_end=unit.microbatch + 1,
+            format=FORMAT_NUMBERS[form.name],
+            data=form.encode(gradient, residual),
+        )
+
+    def on_answered(self, owner: int, step: int, part: int) -> None:
+        """An owner has applied its part of a push of this host's."""
+        self._unanswered[step, part].discard(owner)
+        self._done_if_answered((step, part))
+
+    def _done_if_answered(self, name: tuple[int, int]) -> None:
+        if not self._unanswered[name]:
+            del self._unanswered[name]
+            self._view.to_lead(HostMessage(applied=HostMessage.Applied(rank=self._ranks.pop(name))))
+
+    # At the owner of a block
+
+    def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
+        if parts[1] != parts[0] + 1:
+            raise ProtocolError(f"part_begin, part_end: expected one microbatch; found [{parts[0]}, {parts[1]})")
+        begin, end, _ = self._blocks[index]
+        # Several workers of a host may push at the same time: each block has memory of its own.
+        return np.empty(end - begin, dtype=np.float32)
+
+    def on_part(self, event: PartArrived) -> None:
+        self._apply(event.block, event.step, event.version, event.gradient)
+        name = (event.host, event.step, event.parts[0])
+        missing = self._missing.get(name, len(self._own)) - 1
+        self._missing[name] = missing
+        if not missing:
+            del self._missing[name]
+            self._view.answer(event.host, event.step, event.parts[0])
+
+    def _apply(self, index: int, step: int, version: int, gradient: Block) -> None:
+        """Applies a block of a push, and shows it to this host's workers; the gradient is overwritten."""
+        view, begin = self._view, self._blocks[index].begin
+        rate = self._learning_rate(step)
+        if self._step.staleness_scaling:
+            rate /= 1 + step - version
+        update = view.shard.block_update(self._updates[index], rate)
+        self._updates[index] += 1
+        if view.shard.apply(begin, gradient, update):
+            view.vectors.version(0)[begin : begin + len(gradient)] = gradient
+        else:
+            view.not_finite(step, begin, gradient)
+
+    def _publish(self, index: int, version: int) -> None:
+        """Sends what is newest of a block to all hosts, exactly; it will not change any more."""
+        begin, end, _ = self._blocks[index]
+        first = self._view.shards.bounds[self._host][0]
+        data = _EXACT.encode(self._view.shard.parameters[begin - first : end - first], None)
+        make = partial(
+            self._view.pack, index, step=version, version=version, format=FORMAT_NUMBERS[_EXACT.name], data=data
+        )
+        self._view.publish((version, begin), make)
+
+    def on_outside(self, push: OutsidePush) -> None:
+        """A gradient of somebody who is no host of the job: applied at once, where its name is new."""
+        if push.parts[0] < self._step.microbatches or push.parts[1] != push.parts[0] + 1:
+            expected = f"one number from {self._step.microbatches} on: lower ones are the job's own microbatches"
+            push.verdict.set_result((Verdict.LATE, f"part_begin: expected {expected}; found {push.parts[0]}"))
+            return
+        staleness = self.version - push.version
+        bound = self._step.staleness
+        if staleness < 0 or (bound is not None and staleness > bound):
+            expected = f"{self.version} or less" + ("" if bound is None else f", and {self.version - bound} or more")
+            push.verdict.set_result((Verdict.LATE, f"version: expected {expected}; found {push.version}"))
+            return
+        name = (push.step, push.parts[0])
+        if name in self._outside or push.step < self._forgotten:
+            push.verdict.set_result((Verdict.DUPLICATE, ""))
+            return
+        self._outside[name] = None
+        if len(self._outside) > NAMES_KEPT:
+            self._forgotten = max(self._forgotten, self._outside.popitem(last=False)[0][0] + 1)
+        first = self._view.shards.bounds[self._host][0]
+        for index in self._own:
+            begin, end, _ = self._blocks[index]
+            self._apply(
+                index, min(push.step, self._step.steps - 1), push.version, push.gradient[begin - first : end - first]
+            )
+        push.verdict.set_result((Verdict.ACCEPTED, ""))
+
+    # The last version
+
+    def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
+        begin, end, _ = self._blocks[index]
+        row: NDArray[np.float32] = self._view.vectors.version(0)[begin:end]
+        return row
+
+    def on_parameters(self, event: ParametersArrived) -> None:
+        self._presence.there(event.block)
+        self._finish_if_whole()

@@ -1,0 +1,236 @@
+"""A whole run in one process: real servers, workers, sockets, gRPC and shared memory, and threads instead of Ray."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.hosts.local import LocalRule
+from thalweg_cluster.hosts.server import HostServer
+from thalweg_cluster.hosts.spec import ServedSpec, Topology
+from thalweg_cluster.server.server import Server
+from thalweg_cluster.server.spec import RunResult, ServerSpec
+from thalweg_cluster.step import HostStep, StepSpec
+from thalweg_proto.layout import Layout
+from thalweg_worker.batch import DataSpec
+from thalweg_worker.batches import evaluation_chunks
+from thalweg_worker.datasets import Dataset, Shipment
+from thalweg_worker.datasets.rows import all_rows
+from thalweg_worker.engines.numpy_engine import NumpyEngine
+from thalweg_worker.exchange import MeetingExchange, ServedExchange, join
+from thalweg_worker.loop import ServedLoop, run_meeting, run_served
+from thalweg_worker.models import ModelSource, initial_parameters
+from thalweg_worker.sampler import Sampler
+
+FEATURES, CLASSES = 6, 3
+JOB_ID = "test"
+PATIENCE_S = 60.0
+
+
+def three_clouds(samples: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Samples of three classes that a small network tells apart."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, samples)
+    centres = rng.normal(size=(CLASSES, FEATURES)) * 2
+    x = centres[y] + rng.normal(size=(samples, FEATURES))
+    return x.astype(np.float32), y.astype(np.int64)
+
+
+def dataset(x: NDArray[np.float32], y: NDArray[np.int64], spec: DataSpec) -> Dataset:
+    """All of `x` and `y`, as they are."""
+    return Dataset.from_shipment(Shipment(spec=spec, x=x, y=y, rows=all_rows(len(x)), scaling=None, classes=None))
+
+
+class Engine:
+    """Passes everything on to the engine it wraps; tests override what they want to go wrong."""
+
+    deterministic = True
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def gradient(self, parameters: Any, batch: Any, *, weight: float, out: Any, **hooks: Any) -> Callable[[], float]:
+        compute = self.engine.gradient(parameters, batch, weight=weight, out=out, **hooks)
+
+        def gradient() -> float:
+            step, microbatch = batch.key[1:].tolist()
+            self.before(step, microbatch)
+            return self.after(step, microbatch, compute(), out)
+
+        return gradient
+
+    def before(self, step: int, microbatch: int) -> None:
+        """Called before each gradient."""
+
+    def after(self, step: int, microbatch: int, loss: float, out: Any) -> float:
+        """Called after each gradient; returns the loss."""
+        return loss
+
+    def evaluate(self, parameters: Any, batch: Any) -> Any:
+        return self.engine.evaluate(parameters, batch)
+
+
+@dataclass
+class LocalRun:
+    """A run that goes on, and what it came to once `join` returned.
+
+    servers: by host
+    """
+
+    layout: Layout
+    servers: list[Any]
+    threads: list[threading.Thread] = field(default_factory=list)
+    results: dict[int, RunResult] = field(default_factory=dict)
+    server_errors: list[BaseException] = field(default_factory=list)
+    worker_errors: list[BaseException] = field(default_factory=list)
+
+    def join(self) -> LocalRun:
+        """Waits for the end of all servers and workers."""
+        for thread in self.threads:
+            thread.join(PATIENCE_S)
+        hanging = [thread.name for thread in self.threads if thread.is_alive()]
+        assert not hanging, f"after {PATIENCE_S:.0f} s these still run: {hanging}"
+        return self
+
+    @property
+    def result(self) -> RunResult:
+        """Of the lead."""
+        if self.server_errors:
+            raise self.server_errors[0]
+        return self.results[0]
+
+    @property
+    def rows(self) -> tuple[Any, ...]:
+        """Of metrics.jsonl."""
+        rows: tuple[Any, ...] = self.servers[0].watch(0, 0.0).rows
+        return rows
+
+    @property
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The final ones by name."""
+        return {name: view.copy() for name, view in self.layout.views(self.servers[0].weights()).items()}
+
+
+def start_locally(
+    *,
+    workers: int | Sequence[int] = 2,
+    owns: Sequence[bool] | None = None,
+    batch_size: int = 16,
+    microbatches: int = 4,
+    steps: int = 20,
+    samples: int = 200,
+    model: Mapping[str, Any] | None = None,
+    engine: Callable[[Any], Any] = lambda engine: engine,
+    engines: Mapping[int, Callable[[Any], Any]] | None = None,
+    made: Callable[[list[Any]], None] = lambda servers: None,
+    addresses: Callable[[list[str], int], Sequence[str]] = lambda addresses, host: addresses,
+    of_server: Mapping[str, Any] | None = None,
+    **of_step: Any,
+) -> LocalRun:
+    """Starts to train a small model on made-up data.
+
+    workers:   how many, on one host whose workers meet; or how many on each host, each with a server
+    owns:      which hosts own a shard
+    engine:    what each worker's engine is made into; `engines`: that of some, by rank
+    made:      gets the servers before anything starts
+    addresses: what each host takes for the addresses of all
+    of_server, of_step: what the specs say
+    """
+    x, y = three_clouds(samples + 50, seed=0)
+    spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
+    training, held_out = dataset(x[:samples], y[:samples], spec), dataset(x[samples:], y[samples:], spec)
+    source = ModelSource(**(model or {"use": "mlp", "options": {"hidden": [8]}}))
+    parameters = initial_parameters(source.build(spec), 0)
+    layout = Layout.of({name: array.shape for name, array in parameters.items()})
+    initial = np.zeros(layout.size, dtype=np.float32)
+    for name, view in layout.views(initial).items():
+        view[...] = parameters[name]
+    step = StepSpec(
+        microbatches=microbatches,
+        batch_size=batch_size,
+        steps=steps,
+        chunks=evaluation_chunks(len(held_out)),
+        rule="momentum",
+        rule_options={"momentum": 0.9},
+        schedule={"name": "constant", "learning_rate": 0.05, "warmup_steps": 0},
+    )
+    step = replace(step, **of_step)
+    sampler = Sampler(seed=0, samples=samples, batch_size=batch_size, microbatches=microbatches)
+    sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(1 if isinstance(workers, int) else len(workers))]
+    if isinstance(workers, int):
+        meeting = Server(
+            ServerSpec(address=sockets[0], job_id=JOB_ID, layout=layout, workers=workers, step=step), initial
+        )
+        run = LocalRun(layout, [meeting])
+        serve = [meeting.serve]
+        host_of = dict.fromkeys(range(workers), 0)
+    else:
+        ends = np.cumsum(workers).tolist()
+        ranks = tuple(range(end - count, end) for end, count in zip(ends, workers, strict=True))
+        topology = Topology(ranks=ranks, owns=tuple(owns or [True] * len(workers)))
+        servers = [
+            HostServer(
+                ServedSpec(
+                    host=host,
+                    address=sockets[host],
+                    job_id=JOB_ID,
+                    layout=layout,
+                    topology=topology,
+                    step=step,
+                    **(of_server or {}),
+                ),
+                initial,
+            )
+            for host in range(len(workers))
+        ]
+        run = LocalRun(layout, list(servers))
+        listening = [server.open() for server in servers]
+        serve = [partial(server.serve, addresses(listening, host)) for host, server in enumerate(servers)]
+        host_of = {rank: host for host, on_host in enumerate(ranks) for rank in on_host}
+    how = ServedLoop(
+        copies=step.consistency != "sync",
+        steps=steps,
+        local_steps=step.local_steps,
+        workers=len(host_of),
+        new_local_update=partial(LocalRule, step),
+    )
+
+    made(run.servers)
+
+    def serve_host(host: int) -> None:
+        try:
+            run.results[host] = serve[host]()
+        except BaseException as error:
+            run.server_errors.append(error)
+
+    def work(rank: int) -> None:
+        the_engine = (engines or {}).get(rank, engine)(NumpyEngine(source.build(spec), classify=True))
+        try:
+            with join(sockets[host_of[rank]], job_id=JOB_ID, rank=rank, layout=layout) as connection:
+                if connection.welcome.meet:
+                    with MeetingExchange(connection, partial(HostStep, step)) as exchange:
+                        run_meeting(exchange, the_engine, sampler, training, held_out)
+                else:
+                    run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how)
+        except BaseException as error:
+            run.worker_errors.append(error)
+
+    run.threads = [threading.Thread(target=work, args=(rank,), name=f"worker {rank}") for rank in host_of]
+    run.threads += [
+        threading.Thread(target=serve_host, args=(host,), name=f"server {host}") for host in range(len(serve))
+    ]
+    for thread in run.threads:
+        thread.start()
+    return run
+
+
+def train_locally(**options: Any) -> LocalRun:
+    """`start_locally`, to the end."""
+    return start_locally(**options).join()

@@ -1,0 +1,103 @@
+"""The exchange where the server of the host does its part of a step itself.
+
+Rules:
+  - The server says what to compute (Work), and how much of the parameters is there (Ready); the worker waits for what
+    it is about to read, and for nothing more.
+  - A gradient belongs to this worker from Work until it has said that its last element is final; what is final already
+    may be read by the server at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_proto import messages
+from thalweg_proto.messages import FromServer, Ready, Stop, Work
+from thalweg_proto.shared_memory import ServedPlan, ServedVectors
+from thalweg_worker.exchange.connection import Connection
+
+
+class StoppedError(Exception):
+    """The server ended the run while this worker was waiting in the middle of a step."""
+
+
+class ServedExchange:
+    """One worker's end.
+
+    chunks:  the chunks of the held-out set that this worker evaluates
+    waited_s: how long it has waited for parameters, in all, in seconds
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        """Maps what the server handed over."""
+        self.connection = connection
+        self.waited_s = 0.0
+        welcome = connection.welcome
+        self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)
+        plan = ServedPlan(size=welcome.size, versions=welcome.versions, gradients=welcome.gradients)
+        self._vectors = ServedVectors(plan, connection.fds[0], server=False)
+        os.close(connection.fds[0])
+        self._gradients = range(welcome.gradients_of_worker.begin, welcome.gradients_of_worker.end)
+        self._parameters = [connection.layout.views(row) for row in self._vectors.versions]
+        self._ready = Ready(0, 0)
+        self._heard: deque[FromServer] = deque()  # ahead of its turn
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def receive(self) -> FromServer:
+        """The next word of the server; Ready is taken note of, and not returned."""
+        while not self._heard:
+            self._hear()
+        return self._heard.popleft()
+
+    def _hear(self) -> None:
+        message = self.connection.receive()
+        if isinstance(message, Ready):
+            self._ready = message
+        else:
+            self._heard.append(message)
+
+    def superseded(self, step: int) -> bool:
+        """Whether the server has gone on to a step after `step`: what is not pushed of it by now comes too late."""
+        while self._poll.poll(0):
+            self._hear()
+        return any(isinstance(m, Stop) or (isinstance(m, Work) and m.step > step) for m in self._heard)
+
+    def wait(self, version: int, end: int) -> None:
+        """Waits until the elements [0, end) of `version` are there. StoppedError where the server ends the run."""
+        if self._ready >= (version, end):
+            return
+        begin = perf_counter()
+        while self._ready < (version, end):
+            self._hear()
+            if self._heard and isinstance(self._heard[-1], Stop):
+                raise StoppedError
+        self.waited_s += perf_counter() - begin
+
+    def vector(self, version: int) -> NDArray[np.float32]:
+        """Where the parameters of `version` are, flat, read-only."""
+        return self._vectors.version(version)
+
+    def parameters(self, version: int) -> dict[str, NDArray[np.float32]]:
+        """The same by name; those of version t and t + versions are the same arrays."""
+        return self._parameters[version % len(self._parameters)]
+
+    @property
+    def versions(self) -> int:
+        """How many versions have a place of their own."""
+        return len(self._parameters)
+
+    def gradient(self, index: int) -> NDArray[np.float32]:
+        """Where the `index`-th gradient of this worker's goes, flat, writable."""
+        row: NDArray[np.float32] = self._vectors.gradients[self._gradients[index]]
+        return row
+
+    def final(self, step: int, part: int, begin: int, loss: float) -> None:
+        """Says that the elements from `begin` on of a part's gradient are final; with begin = 0, its loss."""
+        self.connection.send(messages.pack_final(messages.PartFinal(step, part, begin, loss)))

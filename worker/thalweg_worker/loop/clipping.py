@@ -1,0 +1,23 @@
+"""Clipping where no server sees a step's whole gradient: the worker shortens its own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_proto.shared_memory import CHUNK
+
+
+def shorten(gradient: NDArray[np.float32], longest: float) -> None:
+    """Scales a gradient, flat, in place, to the Euclidean norm `longest` where it is longer; 0: leaves it as it is.
+
+    As torch.nn.utils.clip_grad_norm_; a gradient that is not finite stays so.
+    """
+    if not longest:
+        return
+    chunks = [gradient[i : i + CHUNK] for i in range(0, len(gradient), CHUNK)]
+    norm = math.sqrt(math.fsum(float(np.dot(chunk, chunk)) for chunk in chunks))
+    if longest < norm < math.inf:
+        np.multiply(gradient, np.float32(longest / (norm + 1e-6)), out=gradient)
