@@ -76,7 +76,11 @@ def write_idx(path: Path, array: np.ndarray, cut: int = 0) -> None:
         ("data.train=nowhere.csv", ["data.train", "expected a file; found no such file", "nowhere.csv"]),
         ("data.label=lable", ['expected a label column "lable"; found the columns label, a, b']),
         ("optimizer.rule=adamm", ["optimizer.rule", "found", "adamm", "adam"]),
-        ("train.consistency=ssp", ["train.consistency", "sync"]),
+        ("train.consistency=sspp", ["train.consistency", "ssp"]),
+        ("train.staleness=2", ["train.staleness: expected an option of consistency", "belongs to consistency"]),
+        ("train.backup_workers=2", ["train.backup_workers: expected fewer than cluster.workers (2); found 2"]),
+        ("cluster.wire=float16", ["cluster.wire", "bfloat16"]),
+        ("cluster.wire_fraction=0.5", ["cluster.wire_fraction", 'belongs to wire "topk"']),
         ("cluster.engine=jax", ["cluster.engine", "numpy"]),
         ("model.depth=3", ["depth"]),
     ],
@@ -194,7 +198,7 @@ MISTAKES = [
     (["train.batch_size=full", "train.microbatches=33", "data.eval=nowhere.csv", "train.steps=3"], ["nowhere.csv"]),
     # what this version cannot do
     (["cluster.engine=jax", "cluster.placement=pack"], ["cluster.engine", "cluster.placement"]),
-    (["train.consistency=ssp", "data.train=nowhere.csv", "model.depth=3"], ["ssp", "nowhere.csv", "model.depth"]),
+    (["cluster.engine=jax", "data.train=nowhere.csv", "model.depth=3"], ["jax", "nowhere.csv", "model.depth"]),
 ]
 
 

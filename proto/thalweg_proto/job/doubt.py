@@ -39,10 +39,10 @@ def in_doubt(
 def _meant_by(
     table: str, key: str, value: object, known: Mapping[str, Mapping[str, Option]], folder: Path
 ) -> set[tuple[str, str]]:
-    if near := closest(key, [*known[table]]):
-        return {(table, near)}
     if elsewhere := {(other, key) for other, options in known.items() if key in options}:
         return elsewhere
+    if near := closest(key, [*known[table]]):
+        return {(table, near)}
     return {(table, name) for name, option in known[table].items() if _takes(option.kind, value, folder)}
 
 

@@ -110,15 +110,15 @@ def _misplaced(
 
 
 def _place_of(key: str, prefix: str, known: list[str]) -> str:
-    """A hint for an unknown key: the nearest one here, or where the key is known, or all that there are."""
+    """A hint for an unknown key: where it is known, or the nearest one here, or all that there are."""
     here = known if prefix else [*known, *SECTIONS]
     elsewhere = [f"[{name}]" for name, section in SECTIONS.items() if key in options_in(section)]
     if not prefix and key in options_in(Job):
         elsewhere = []
-    if hint := nearest(key, here):
-        return hint
     if elsewhere:
         return f"it belongs in {one_of(elsewhere)}"
+    if hint := nearest(key, here):
+        return hint
     return f"known here: {', '.join(here)}"
 
 
