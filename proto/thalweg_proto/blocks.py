@@ -5,7 +5,7 @@ Rules:
   - Shards and blocks begin at a multiple of CHUNK, so that norms, which are summed chunk by chunk, have the same bits
     for any number of shards.
   - A block is what is sent, summed, updated and published in one piece. Short blocks overlap better, long ones cost
-    fewer calls: a shard has about BLOCKS of them, within BLOCK_ELEMENTS_MAX.
+    fewer calls: a shard has about BLOCKS of them, within BLOCK_ELEMENTS_MIN and BLOCK_ELEMENTS_MAX.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.shares import share
 
 BLOCKS = 12
+BLOCK_ELEMENTS_MIN = 4 * CHUNK
+"""128 KiB of float32, some 1 ms on a wire of 1 Gbit/s: what a message costs beside its bytes is a part of that."""
 BLOCK_ELEMENTS_MAX = 32 * CHUNK
 """1 MiB of float32."""
 
@@ -52,7 +54,8 @@ class Shards:
         owners = [host for host, does in enumerate(owns) if does]
         chunks = -(-size // CHUNK)
         if block is None:
-            block = min(BLOCK_ELEMENTS_MAX, max(1, round(chunks / len(owners) / BLOCKS)) * CHUNK)
+            wanted = round(chunks / len(owners) / BLOCKS) * CHUNK
+            block = min(max(wanted, BLOCK_ELEMENTS_MIN), BLOCK_ELEMENTS_MAX)
         bounds = [(0, 0)] * len(owns)
         blocks = []
         for index, host in enumerate(owners):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.integration.local_run import train_locally
 
-# Long enough for several chunks, so that each host owns something: 6 x 300 + 300 x 120 + 120 x 3 parameters.
+from thalweg_proto.shared_memory import CHUNK
+
+# Long enough for several chunks, so that each host owns some blocks: 6 x 300 + 300 x 120 + 120 x 3 parameters.
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 
 
@@ -21,7 +23,10 @@ def test_any_number_of_hosts_gives_the_same_bits(microbatches, clip_norm):
         {"workers": [2, 1, 1]},
         {"workers": [1, 1, 0, 0], "owns": [False, False, True, True]},
     ]
-    runs = [train_locally(model=WIDE, microbatches=microbatches, clip_norm=clip_norm, **layout) for layout in layouts]
+    runs = [
+        train_locally(model=WIDE, microbatches=microbatches, clip_norm=clip_norm, of_server={"block": CHUNK}, **layout)
+        for layout in layouts
+    ]
     assert [run.result.error for run in runs] == [None] * len(runs)
     assert {run.result.steps for run in runs} == {20}
     assert len({run.result.weights_sha256 for run in runs}) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,9 @@ PLACE_S = 60.0
 """How long Ray may take to find room for the workers."""
 
 
+SWITCH_S = 2e-4
+
+
 @dataclass(frozen=True)
 class Opened:
     """address: of the gRPC server, "": there is none; metrics_port: of /metrics."""
@@ -48,6 +52,8 @@ class ServerActor:
 
     def __init__(self, spec: ServerSpec | ServedSpec, initial: NDArray[np.float32]) -> None:
         self._limits = threadpool_limits(1, user_api="blas")
+        # A message passes through several threads; by default each may keep the interpreter for 5 ms.
+        sys.setswitchinterval(SWITCH_S)
         self._server: Server | HostServer
         self._server = Server(spec, initial) if isinstance(spec, ServerSpec) else HostServer(spec, initial)
         self._port = serve_metrics(self._server.account.telemetry, spec.metrics_port)

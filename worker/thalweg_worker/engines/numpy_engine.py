@@ -32,7 +32,9 @@ class NumpyEngine:
     ) -> Callable[[], float]:
         if before_read is None:
             return self._value_and_grad.bind(parameters, batch, out=out, seed=weight)
-        inner = self._value_and_grad.bind(parameters, batch, out=out, seed=weight, on_ready=lambda n: on_ready and on_ready(n, 0))
+        inner = self._value_and_grad.bind(
+            parameters, batch, out=out, seed=weight, on_ready=lambda n: on_ready and on_ready(n, 0)
+        )
 
         def run() -> float:
             for n, p in parameters.items():
