@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.hosts import events
 from thalweg_cluster.hosts.barrier_flow import BarrierFlow
-from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Expected
+from thalweg_cluster.hosts.checks import Expected
 from thalweg_cluster.hosts.door import GrpcDoor
 from thalweg_cluster.hosts.events import Event
 from thalweg_cluster.hosts.flow import Flow
@@ -34,12 +34,13 @@ from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
+from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.rules import Rule, make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
 from thalweg_proto import messages
-from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX, Shards
+from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import Evaluate, Evaluated, Left, PartFinal, Ready, Work
@@ -90,7 +91,7 @@ class HostServer:
             welcome=lambda rank: self._welcome(plan, rank),
             fds=[segment],
         )
-        expected = Expected(
+        self._expected = Expected(
             job_id=spec.job_id,
             generation=spec.generation,
             host=spec.host,
@@ -100,8 +101,8 @@ class HostServer:
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
-        self._grpc = GrpcDoor(f"{spec.bind}:0", expected, self)
-        self._peers = Peers(expected, self)
+        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self)
+        self._peers = Peers(self._expected, self)
         self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
         moved = self.size * FLOAT_BYTES
         self.account = Account(spec.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved)
@@ -376,27 +377,7 @@ class HostServer:
 
     def status(self) -> pb.StatusReply:
         spec = self.spec
-        return pb.StatusReply(
-            protocol_version=messages.PROTOCOL_VERSION,
-            job_id=spec.job_id,
-            generation=spec.generation,
-            host=spec.host,
-            version=self._flow.version,
-            steps=spec.step.steps,
-            microbatches=spec.step.microbatches,
-            consistency=spec.step.consistency,
-            gradients=FORMAT_NUMBERS[spec.wire],
-            parameters=FORMAT_NUMBERS[spec.wire_parameters],
-            size=self.size,
-            block_elements_max=BLOCK_ELEMENTS_MAX,
-            tensors=[
-                pb.TensorStatus(name=t.name, shape=t.shape, begin=t.begin, end=t.end) for t in spec.layout.tensors
-            ],
-            shards=[
-                pb.ShardStatus(address=address, begin=begin, end=end)
-                for address, (begin, end) in zip(self._addresses, self.shards.bounds, strict=False)
-            ],
-        )
+        return status_of(self._expected, spec.step, spec.layout, self._addresses, version=self._flow.version)
 
     def stop(self) -> None:
         """Ends the run soon; `serve` returns with `cancelled`. Nothing where it has ended."""

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
 from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
+from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.metrics import serve_metrics
@@ -37,7 +38,7 @@ SWITCH_S = 2e-4
 
 @dataclass(frozen=True)
 class Opened:
-    """address: of the gRPC server, "": there is none; metrics_port: of /metrics."""
+    """address: of the gRPC server; metrics_port: of /metrics."""
 
     address: str
     metrics_port: int
@@ -55,13 +56,21 @@ class ServerActor:
         # A message passes through several threads; by default each may keep the interpreter for 5 ms.
         sys.setswitchinterval(SWITCH_S)
         self._server: Server | HostServer
-        self._server = Server(spec, initial) if isinstance(spec, ServerSpec) else HostServer(spec, initial)
+        self._window: Window | None = None
+        if isinstance(spec, ServedSpec):
+            self._server = HostServer(spec, initial)
+        else:
+            self._server = Server(spec, initial)
+            self._window = Window(self._server)
         self._port = serve_metrics(self._server.account.telemetry, spec.metrics_port)
 
     def open(self) -> Opened:
         """Returns once the server listens."""
-        address = self._server.open() if isinstance(self._server, HostServer) else ""
-        return Opened(address, self._port)
+        if isinstance(self._server, HostServer):
+            return Opened(self._server.open(), self._port)
+        assert self._window is not None  # made with such a server
+        self._window.open()
+        return Opened(self._window.address, self._port)
 
     def serve(self, *opened: Opened) -> RunResult:
         """`opened`: what the servers of all hosts have opened, by host."""

@@ -76,8 +76,7 @@ def _watched(
         try:
             opened = ray.get(run.opened[0])
             console.print(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics", highlight=False)
-            if opened.address:
-                console.print(f"parameters at {opened.address} (gRPC)", highlight=False)
+            console.print(f"parameters at {opened.address} (gRPC)", highlight=False)
             _show(run, preparation, folder, console)
         except KeyboardInterrupt:
             console.print("interrupted: stopping, and keeping the results so far", highlight=False)

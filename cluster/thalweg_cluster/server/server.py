@@ -47,7 +47,7 @@ class Server:
 
         Raises OSError where /dev/shm has no room.
         """
-        self._spec = spec
+        self.spec = spec
         self._step = spec.step
         rule = make_rule(spec.step.rule, spec.step.rule_options)
         plan = MemoryPlan(size=spec.layout.size, microbatches=spec.step.microbatches, slots=len(rule.slots))
@@ -91,7 +91,7 @@ class Server:
             self._door.broadcast(messages.pack_stop())
             self._door.close()
         board = self._board
-        sha256 = self._spec.layout.sha256(self.weights())
+        sha256 = self.spec.layout.sha256(self.weights())
         return self.account.result(
             error=error, version=board.version, published_s=board.published_s, weights_sha256=sha256
         )
@@ -140,7 +140,7 @@ class Server:
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version
-        where = describe_non_finite(self._spec.layout, self._vectors.gradients(step), self._board.losses.tolist())
+        where = describe_non_finite(self.spec.layout, self._vectors.gradients(step), self._board.losses.tolist())
         return NonFiniteError(
             f"step {step}: {where}; the learning rate was {self._learning_rate(step):g}. Nothing of this step was "
             f"published. Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
@@ -159,6 +159,11 @@ class Server:
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
         """How far the run is; see `Account.watch`."""
         return self.account.watch(rows_seen, timeout_s)
+
+    @property
+    def version(self) -> int:
+        """The newest whole version."""
+        return self._board.version
 
     def weights(self) -> NDArray[np.float32]:
         """The newest version, flat, shape (layout.size,); valid after `serve` returned."""

@@ -1,0 +1,72 @@
+"""The gRPC door of a run whose workers meet on one host: it shows the parameters, and lets nothing in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_cluster.hosts.checks import Expected
+from thalweg_cluster.hosts.door import GrpcDoor
+from thalweg_cluster.hosts.events import Event, OutsidePush
+from thalweg_cluster.hosts.spec import LOOPBACK
+from thalweg_cluster.hosts.status import status_of
+from thalweg_cluster.server.server import Server
+from thalweg_proto.blocks import Shards
+from thalweg_proto.errors import ProtocolError
+from thalweg_proto.formats import make_format
+from thalweg_proto.v1 import parameter_server_pb2 as pb
+
+SNAPSHOT_TRIES = 100
+
+
+class Window:
+    """What stands behind the door: a server that takes no part in a step."""
+
+    def __init__(self, server: Server) -> None:
+        """Listens on loopback. RuntimeError where that fails."""
+        self._server = server
+        exact = make_format("float32")
+        self._expected = Expected(
+            job_id=server.spec.job_id,
+            generation=1,
+            host=0,
+            hosts=1,
+            shards=Shards.of(server.spec.layout.size, [True]),
+            microbatches=server.spec.step.microbatches,
+            gradients=exact,
+            parameters=exact,
+        )
+        self._door = GrpcDoor(f"{LOOPBACK}:0", self._expected, self)
+        self.address = f"{LOOPBACK}:{self._door.port}"
+
+    def open(self) -> None:
+        """Starts to answer."""
+        self._door.open()
+
+    def close(self) -> None:
+        self._door.close()
+
+    def post(self, event: Event) -> None:
+        """The microbatches of a step are computed by the job's own workers: what else comes is one of them again."""
+        if isinstance(event, OutsidePush):
+            late = event.step < self._server.version
+            event.verdict.set_result((Verdict.LATE if late else Verdict.DUPLICATE, ""))
+
+    def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
+        raise ProtocolError(f"sender: expected 0, since the job has one host; found {1 + host}")
+
+    def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
+        raise ProtocolError("the parameters of this job have no other owner")
+
+    def snapshot(self) -> tuple[int, NDArray[np.float32]]:
+        for _ in range(SNAPSHOT_TRIES):
+            version, parameters = self._server.version, self._server.weights().copy()
+            # A version stays whole until the next but one is published.
+            if self._server.version <= version + 1:
+                return version, parameters
+        raise ProtocolError("the parameters change faster than they can be copied")
+
+    def status(self) -> pb.StatusReply:
+        spec = self._server.spec
+        return status_of(self._expected, spec.step, spec.layout, [self.address], version=self._server.version)
