@@ -283,6 +283,7 @@ class GrpcDoor:
             except Exception as error:  # gRPC raises a bare Exception where the stream breaks
                 ended = str(error) or "its connection broke"
             self._behind.post(Lost(joined.host, ended))
+            outbox.close()
 
         context.send_initial_metadata(())
         threading.Thread(target=hear, daemon=True, name=f"thalweg-host-{joined.host}").start()

@@ -33,6 +33,8 @@ RUN_S = 30 * 24 * 3600.0
 FETCH_S = 120.0
 """How long an owner may take to send its shard once."""
 FETCHES_MAX = 8
+LEAVE_S = 2.0
+"""How long the lead may take to hear the last word of a host."""
 PING_S = 2 * PINGS_AT_LEAST_S
 PING_ANSWER_S = 10.0
 _OPTIONS = [
@@ -60,6 +62,7 @@ class Peers:
         self._newest: dict[int, Callable[..., Any]] = {}  # Pull, by owner
         self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
         self._closed = False
+        self._attending: threading.Thread | None = None  # hears the lead
         others = [host for host in range(expected.hosts) if host != expected.host]
         owners = [host for host in others if expected.shards.owned_by(host)]
         self.gradients: Mapping[int, Outbox[bytes]] = {host: Outbox() for host in owners}
@@ -77,12 +80,14 @@ class Peers:
             if host != expected.host
         }
         self._channels = list(channels.values())
+        if self.to_lead is not None:
+            # First, so that the lead can be told of what fails after.
+            self._try({0: channels[0]}, addresses)
+            self._attending = self._open_attend(channels[0], self.to_lead)
         self._try(channels, addresses)
         for host in self.gradients:
             self._open_push(host, channels[host])
             self._open_pull(host, channels[host])
-        if self.to_lead is not None:
-            self._open_attend(channels[0], self.to_lead)
 
     def _try(self, channels: Mapping[int, grpc.Channel], addresses: Sequence[str]) -> None:
         """Asks each peer for its status, all at the same time."""
@@ -169,7 +174,7 @@ class Peers:
         make_format(FORMAT_NAMES[header.format]).decode(data, room)
         return ParametersArrived(header.step, index)
 
-    def _open_attend(self, channel: grpc.Channel, words: Outbox[HostMessage]) -> None:
+    def _open_attend(self, channel: grpc.Channel, words: Outbox[HostMessage]) -> threading.Thread:
         expected = self._expected
         attend = channel.stream_stream(
             f"/{SERVICES[1]}/Attend",
@@ -184,9 +189,9 @@ class Peers:
         )
         call = attend(_first(HostMessage(joined=joined), words), timeout=RUN_S)
         call.initial_metadata()
-        self._listen(0, call, lambda message: self._behind.post(LeadSaid(message)), "the lead")
+        return self._listen(0, call, lambda message: self._behind.post(LeadSaid(message)), "the lead")
 
-    def _listen(self, host: int, call: Any, hear: Callable[[Any], None], what: str) -> None:
+    def _listen(self, host: int, call: Any, hear: Callable[[Any], None], what: str) -> threading.Thread:
         """Reads what comes on a stream from `host`, in a thread of its own, to its end."""
 
         def listen() -> None:
@@ -202,7 +207,16 @@ class Peers:
             if not self._closed:
                 self._behind.post(Lost(host, ended))
 
-        threading.Thread(target=listen, daemon=True, name=f"thalweg-{what}-{host}").start()
+        thread = threading.Thread(target=listen, daemon=True, name=f"thalweg-{what}-{host}")
+        thread.start()
+        return thread
+
+    def take_leave(self) -> None:
+        """Lets the lead hear to the end what it was told."""
+        if self.to_lead is not None and self._attending is not None:
+            self._closed = True
+            self.to_lead.close()
+            self._attending.join(LEAVE_S)
 
     def close(self) -> None:
         """Ends all streams; what waits to be sent is dropped."""

@@ -52,6 +52,8 @@ from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 from thalweg_proto.wire import pack_block
 
 BEAT_S = 2.0
+EXPLAIN_S = 1.0
+"""A stream that breaks is mostly the second sign of something; so long the run waits for the first: a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
 SNAPSHOT_TRIES = 100
@@ -112,6 +114,7 @@ class HostServer:
         self._beat_s = 0.0
         self._ready = self._stopped = self._left = False
         self._stop_by = math.inf
+        self._suspicion: tuple[float, events.Lost] | None = None  # since when, and what
         self._published_s = 0.0
         self._running = threading.Lock()  # guards the run's end against `stop` and `post`
         self._ended = False
@@ -157,6 +160,7 @@ class HostServer:
             self.account.end()
             self._door.broadcast(messages.pack_stop())
             self._door.close()
+            self._peers.take_leave()
             self._grpc.close()
             self._peers.close()
         if self._lead is not None:
@@ -179,7 +183,7 @@ class HostServer:
         peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
         self._heard_s = dict.fromkeys(peers, now)
         while not self._over():
-            for rank, record in self._door.receive(BEAT_S / 2):
+            for rank, record in self._door.receive(0.5 if self._suspicion else BEAT_S / 2):
                 self._on_worker(rank, record)
             self.account.telemetry.joined = self._door.joined
             if self._door.full and not self._ready:
@@ -206,6 +210,8 @@ class HostServer:
             else:
                 for host in range(1, self.spec.topology.hosts):
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
+        if self._suspicion is not None and now - self._suspicion[0] > EXPLAIN_S:
+            raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
         for host, heard_s in self._heard_s.items():
             if now - heard_s > self.spec.patience_s:
                 raise self._lost(host, f"it said nothing for {self.spec.patience_s:.0f} s")
@@ -296,8 +302,8 @@ class HostServer:
                     self._lead.stop()
                 else:
                     self._stop_by = 0.0
-        elif not self._stopped:
-            raise self._lost(event.host, event.error)
+        elif self._suspicion is None:
+            self._suspicion = (perf_counter(), event)
 
     def _on_lead(self, message: LeadMessage) -> None:
         kind = message.WhichOneof("kind")

@@ -1,7 +1,8 @@
 """What went wrong in a run, put into words for the person who started it.
 
 Rules:
-  - The one who failed speaks first: a worker's own error, not the closed connection that others saw.
+  - The one who failed speaks first: a worker's own error, then a server's, and last the closed connection that others
+    saw.
   - The same failure of several workers is told once, with their ranks.
   - Of a traceback, the user's own frames are shown; Ray's and ours are not.
 """
@@ -12,7 +13,12 @@ from collections.abc import Mapping
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from thalweg_proto.errors import ThalwegError
+from thalweg_proto.errors import ServerError, ThalwegError
+
+
+def only_saw_another_fail(error: RayError) -> bool:
+    """Whether a worker failed only since its server did."""
+    return isinstance(error, RayTaskError) and isinstance(error.cause, ServerError)
 
 
 def failure_of(error: RayError) -> str:
@@ -24,17 +30,25 @@ def failure_of(error: RayError) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def describe_failures(workers: Mapping[int, str], *, server: str | None, step: int | None = None) -> str | None:
+def describe_failures(
+    workers: Mapping[int, str],
+    *,
+    server: str | None,
+    step: int | None = None,
+    witnesses: Mapping[int, str] | None = None,
+) -> str | None:
     """All failures of a run as one text, or None where there are none.
 
     workers: what each failed worker said, by rank
     server:  what the server said
     step:    how many steps were done
+    witnesses: what each worker said that only saw another fail, by rank; told where nothing else is known
     """
     after = "" if step is None else f" after {step:,} steps"
+    told = workers or ({} if server else witnesses or {})
     by_text: dict[str, list[int]] = {}
-    for rank in sorted(workers):
-        by_text.setdefault(workers[rank], []).append(rank)
+    for rank in sorted(told):
+        by_text.setdefault(told[rank], []).append(rank)
     if by_text:
         return "\n".join(f"{_workers(ranks)} failed{after}: {text}" for text, ranks in by_text.items())
     return server

@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from rich.console import Console
 
 from thalweg_cluster.launch.actors import Run, start
-from thalweg_cluster.launch.failures import describe_failures, failure_of
+from thalweg_cluster.launch.failures import describe_failures, failure_of, only_saw_another_fail
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.ray_cluster import ray_cluster
 from thalweg_cluster.reporting.closing import print_closing
@@ -109,28 +109,40 @@ def _anyone_failed(run: Run) -> bool:
     """Whether a worker or another host's server has failed: the lead may not know of it."""
     others = [*run.workers, *run.served[1:]]
     ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
-    return any(failure_of_ref(ref) for ref in ended)
+    return any(failure_of_ref(ref) is not None for ref in ended)
 
 
 def _cause(run: Run, result: RunResult) -> str | None:
     """What went wrong, the workers' own words first: that a connection closed is only its consequence."""
     wait_s = STOP_S if result.error or result.cancelled else 0
-    ended, _ = ray.wait(run.workers, num_returns=len(run.workers), timeout=wait_s)
-    failures = {rank: failure_of_ref(ref) for rank, ref in enumerate(run.workers) if ref in ended}
-    said = {rank: failure for rank, failure in failures.items() if failure is not None}
+    said, witnesses = _said(run.workers, wait_s)
     server = result.error
     if result.cancelled and len(run.served) > 1 and server is None:
-        others, _ = ray.wait(run.served[1:], num_returns=len(run.served) - 1, timeout=STOP_S)
-        server = next((text for ref in others if (text := failure_of_ref(ref))), None)
-    return describe_failures(said, server=server, step=result.steps)
+        others, _ = _said(run.served[1:], wait_s)
+        server = next(iter(others.values()), None)
+    return describe_failures(said, server=server, step=result.steps, witnesses=witnesses)
 
 
-def failure_of_ref(ref: Any) -> str | None:
-    """What a finished task raised or a server's result says, in words; None where it went well."""
+def _said(refs: list[Any], wait_s: float) -> tuple[dict[int, str], dict[int, str]]:
+    """What those say who failed, by position in `refs`: of themselves, and of having seen another fail."""
+    ended, _ = ray.wait(refs, num_returns=len(refs), timeout=wait_s)
+    own: dict[int, str] = {}
+    seen: dict[int, str] = {}
+    for index, ref in enumerate(refs):
+        error = failure_of_ref(ref) if ref in ended else None
+        if isinstance(error, RayError):
+            (seen if only_saw_another_fail(error) else own)[index] = failure_of(error)
+        elif error is not None:
+            own[index] = error
+    return own, seen
+
+
+def failure_of_ref(ref: Any) -> RayError | str | None:
+    """What a finished task raised, or what a server's result says went wrong; None where it went well."""
     try:
         result = ray.get(ref)
     except RayError as error:
-        return failure_of(error)
+        return error
     return result.error if isinstance(result, RunResult) else None
 
 

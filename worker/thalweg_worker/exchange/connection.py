@@ -108,8 +108,11 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
             rank=rank,
             layout_sha256=layout.names_sha256,
         )
-        connection.sendall(hello.SerializeToString())
-        data, fds, _, _ = socket.recv_fds(connection, messages.MESSAGE_BYTES_MAX, _FDS_MAX)
+        try:
+            connection.sendall(hello.SerializeToString())
+            data, fds, _, _ = socket.recv_fds(connection, messages.MESSAGE_BYTES_MAX, _FDS_MAX)
+        except ConnectionError as error:
+            raise ServerError(f"worker {rank}: the server of this host ended before it let this worker in") from error
         welcome = exchange_pb2.Welcome.FromString(data)
         if welcome.refused or len(fds) != (_FDS_MAX if welcome.meet else 1):
             for fd in fds:
