@@ -53,7 +53,7 @@ from thalweg_proto.wire import pack_block
 
 BEAT_S = 2.0
 EXPLAIN_S = 1.0
-"""A stream that breaks is mostly the second sign of something; so long the run waits for the first: a host's own word."""
+"""A stream that breaks is mostly the second sign of something; so long a run waits for the first, a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
 SNAPSHOT_TRIES = 100
