@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: train test bench lint types protos protos-check wheel compare clean help
+.PHONY: train test bench bench-net lint types protos protos-check wheel compare clean help
 
 help:                ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -18,6 +18,9 @@ test: $(VENV)/.dev    ## all tests but the opt-in ones
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json
+
+bench-net: $(VENV)/.compare  ## Thalweg and DDP, each worker on a host of its own, at 1 Gbit/s (as root)
+	$(BIN)/python -m tests.benchmarks.net --json bench-net.json
 
 compare: $(VENV)/.compare  ## the opt-in comparisons with PyTorch and JAX
 	$(BIN)/pytest -m compare
@@ -48,7 +51,7 @@ wheel: $(VENV)/.dev   ## build the wheel
 	ls dist
 
 clean:               ## remove what the other targets made
-	rm -rf $(VENV) dist runs bench.json
+	rm -rf $(VENV) dist runs bench.json bench-net.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

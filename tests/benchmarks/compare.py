@@ -25,14 +25,14 @@ from rich.console import Console
 from tests.benchmarks import machine
 from tests.benchmarks.figures import Measurement, Ratio, missed, ratios, turn
 from tests.benchmarks.launch import BenchError, run_rival, train
-from tests.benchmarks.report import TITLES, milliseconds, ratio_table, speed_table
+from tests.benchmarks.options import at_least_one, some_of
+from tests.benchmarks.report import TITLES, progress, ratio_table, speed_table
 from tests.benchmarks.workload import (
-    LEARNING_RATE,
-    MOMENTUM,
     WARMUP_STEPS,
     WORKERS,
     WORKLOADS,
     Workload,
+    rival_options,
     thalweg_job,
     write_data,
 )
@@ -53,16 +53,8 @@ def measure(system: str, workload: Workload, *, data: Path, seconds: float, roun
         job = thalweg_job(workload, steps=WARMUP_STEPS + steps, workers=workers)
         figures = train(job, data, steps=WARMUP_STEPS + steps, parameters=workload.parameters)
     else:
-        options = {
-            "data": data,
-            "hidden": workload.hidden,
-            "batch": workload.batch,
-            "workers": 1 if system == "plain" else WORKERS,
-            "warmup_steps": WARMUP_STEPS,
-            "steps": steps,
-            "learning_rate": LEARNING_RATE,
-            "momentum": MOMENTUM,
-        }
+        workers = 1 if system == "plain" else WORKERS
+        options = rival_options(workload, data=data, workers=workers, steps=steps)
         figures = run_rival(RIVALS[system], options)
     return Measurement(
         round=round_index,
@@ -87,11 +79,7 @@ def measure_all(
                 for system in turn(systems, round_index):
                     result = measure(system, workload, data=data, seconds=seconds, round_index=round_index)
                     measurements.append(result)
-                    console.print(
-                        f"round {round_index + 1}/{repeats}  H {workload.hidden:4}  {TITLES[system]:22} "
-                        f"{result.samples_per_s:10,.0f} samples/s  {milliseconds(result.step_p50_ms):>9} a step",
-                        soft_wrap=True,
-                    )
+                    console.print(progress(result, repeats, TITLES[system]), soft_wrap=True)
     return measurements
 
 
@@ -110,26 +98,11 @@ def document(measurements: Sequence[Measurement], found: Sequence[Ratio]) -> dic
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> tuple[str, ...]:
-        chosen = text.split(",")
-        if unknown := set(chosen) - set(SYSTEMS):
-            raise argparse.ArgumentTypeError(f"expected some of {','.join(SYSTEMS)}; found {','.join(unknown)}")
-        return tuple(system for system in SYSTEMS if system in chosen)
-
-    def sizes(text: str) -> tuple[int, ...]:
-        known = {str(hidden): hidden for hidden in WORKLOADS}
-        if unknown := set(text.split(",")) - set(known):
-            raise argparse.ArgumentTypeError(f"expected some of {','.join(known)}; found {','.join(unknown)}")
-        return tuple(hidden for name, hidden in known.items() if name in text.split(","))
-
-    def at_least_one(text: str) -> int:
-        if not text.isdecimal() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= 1; found {text}")
-        return int(text)
-
     parser = argparse.ArgumentParser(description="Compare Thalweg with its rivals.")
-    parser.add_argument("--only", type=names, default=SYSTEMS_BY_DEFAULT, metavar=",".join(SYSTEMS))
-    parser.add_argument("--hidden", type=sizes, default=tuple(WORKLOADS), metavar=",".join(map(str, WORKLOADS)))
+    parser.add_argument("--only", type=some_of(SYSTEMS), default=SYSTEMS_BY_DEFAULT, metavar=",".join(SYSTEMS))
+    parser.add_argument(
+        "--hidden", type=some_of(WORKLOADS), default=tuple(WORKLOADS), metavar=",".join(map(str, WORKLOADS))
+    )
     parser.add_argument("--repeats", type=at_least_one, default=3, metavar="ROUNDS")
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long each run is timed (4)")
     parser.add_argument("--quick", action="store_true", help="1 round, 1 second each: whether it works, not how fast")

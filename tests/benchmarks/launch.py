@@ -12,8 +12,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,16 @@ def rival_command(module: str, options: Mapping[str, object]) -> list[str]:
     return [sys.executable, "-m", f"tests.benchmarks.rivals.{module}", *flags]
 
 
-def run_rival(module: str, options: Mapping[str, object]) -> dict[str, Any]:
-    """Run a rival; the figures of its JSON line."""
-    with process(rival_command(module, options), cwd=REPOSITORY) as child:
-        out = finished(child)
+def rival_figures(out: str) -> dict[str, Any]:
+    """The figures of the JSON line that a rival wrote last."""
     figures: dict[str, Any] = json.loads(out.splitlines()[-1])
     return figures
+
+
+def run_rival(module: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """Run a rival; its figures."""
+    with process(rival_command(module, options), cwd=REPOSITORY) as child:
+        return rival_figures(finished(child))
 
 
 def write_job(job: Mapping[str, object], path: Path) -> Path:
@@ -113,13 +117,20 @@ def read_summary(out: Path, **expected: object) -> dict[str, Any]:
     return summary
 
 
-def train(job: Mapping[str, object], folder: Path, **expected: object) -> dict[str, Any]:
+def train(
+    job: Mapping[str, object],
+    folder: Path,
+    *,
+    start: Callable[[Sequence[str], Path], AbstractContextManager[subprocess.Popen[str]]] = process,
+    **expected: object,
+) -> dict[str, Any]:
     """Run `thalweg train` on a job file in `folder`; its summary. What it wrote is removed.
 
-    `expected` are fields of the summary with the values they must have.
+    start:    runs a command in a folder until the end of its block
+    expected: fields of the summary with the values they must have
     """
     out = folder / "out"
-    with process(thalweg_command(write_job(job, folder / "job.toml"), out), cwd=folder) as child:
+    with start(thalweg_command(write_job(job, folder / "job.toml"), out), folder) as child:
         finished(child)
     try:
         return read_summary(out, **expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from rich.table import Table
@@ -24,13 +24,23 @@ def milliseconds(step_ms: float) -> str:
     return f"{step_ms:,.0f} ms" if step_ms >= 100 else f"{step_ms:.3g} ms"
 
 
-def speed_table(measurements: Sequence[Measurement], systems: Iterable[str]) -> Table:
+def progress(measurement: Measurement, repeats: int, title: str) -> str:
+    """The line on the console for one run."""
+    return (
+        f"round {measurement.round + 1}/{repeats}  H {measurement.hidden:4}  {title:22} "
+        f"{measurement.samples_per_s:10,.0f} samples/s  {milliseconds(measurement.step_p50_ms):>9} a step"
+    )
+
+
+def speed_table(
+    measurements: Sequence[Measurement], systems: Iterable[str], titles: Mapping[str, str] = TITLES
+) -> Table:
     """A row for each size, a column for each system: median samples/s of the rounds, and the median step under it."""
     table = Table(title="samples/s, and the median step")
     table.add_column("H", justify="right")
     columns = [system for system in systems if any(m.system == system for m in measurements)]
     for system in columns:
-        table.add_column(TITLES[system], justify="right")
+        table.add_column(titles[system], justify="right")
     for hidden in sorted({m.hidden for m in measurements}):
         cells = []
         for system in columns:

@@ -55,6 +55,20 @@ WORKLOADS = {
 }
 
 
+def rival_options(workload: Workload, *, data: Path, workers: int, steps: int) -> dict[str, object]:
+    """The command line of a rival, as `rival_command` takes it, for `steps` steps under the clock."""
+    return {
+        "data": data,
+        "hidden": workload.hidden,
+        "batch": workload.batch,
+        "workers": workers,
+        "warmup_steps": WARMUP_STEPS,
+        "steps": steps,
+        "learning_rate": LEARNING_RATE,
+        "momentum": MOMENTUM,
+    }
+
+
 def write_data(folder: Path, rows: int = ROWS, seed: int = 0) -> None:
     """Write x.npy, (rows, 784) float32 from N(0, 1), and y.npy, (rows,) int64 classes, into `folder`."""
     rng = np.random.default_rng(seed)
@@ -62,10 +76,12 @@ def write_data(folder: Path, rows: int = ROWS, seed: int = 0) -> None:
     np.save(folder / "y.npy", rng.integers(CLASSES, size=rows))
 
 
-def thalweg_job(workload: Workload, *, steps: int, workers: int = WORKERS) -> dict[str, object]:
+def thalweg_job(
+    workload: Workload, *, steps: int, workers: int = WORKERS, cluster: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """The job file that does a rival's work: nothing held out, scaled, evaluated or saved on the way.
 
-    A worker has one microbatch a step, as a rival's has one batch.
+    A worker has one microbatch a step, as a rival's has one batch. `cluster` are more keys of [cluster].
 
     The paths are relative to the folder of `write_data`, where the job file must lie.
     """
@@ -85,7 +101,7 @@ def thalweg_job(workload: Workload, *, steps: int, workers: int = WORKERS) -> di
             "eval_every": 0,
         },
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers},
+        "cluster": {"workers": workers, **(cluster or {})},
         "checkpoint": {"every_steps": 0},
         "metrics": {"port": 0},
     }

@@ -31,7 +31,7 @@ INTERFACE = "eth0"  # of each host
 NETWORK = "10.77.0"
 HOSTS_MAX = 254
 BURST_BYTES = 128 << 10
-QUEUE_BYTES = 4 << 20  # longer than what TCP keeps in flight here: a sender waits, and nothing is dropped
+QUEUE_BYTES = 4 << 20  # on its own link a sender waits rather than overflow it; in the switch, many senders may
 LOCAL_RULE = 100  # the rules of `block` come before it
 
 

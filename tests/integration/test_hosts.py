@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-import psutil
 import pytest
 from tests.hosts.host import DISK
 from tests.hosts.needs import needs_hosts
 from tests.hosts.network import Hosts
-from tests.hosts.process import HostError
+from tests.hosts.process import HostError, living, until_gone
 from tests.hosts.ray_hosts import RayHosts
 from tests.hosts.wire import exchange_s
 
@@ -193,11 +192,10 @@ print(hosts[0].pid, hosts[1].pid, hosts[0].processes()[-1], flush=True)
 time.sleep(1000)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as child:
-        processes = [psutil.Process(int(pid)) for pid in child.stdout.readline().split()]
+        pids = {int(pid) for pid in child.stdout.readline().split()}
+        assert len(pids & {pid for pid, _ in living()}) == 3
         child.kill()
-    assert len(processes) == 3
-    _, left = psutil.wait_procs(processes, TIMEOUT_S)
-    assert left == []
+    until_gone(lambda: [pid for pid, _ in living() if pid in pids])
 
 
 def test_ray_runs_a_task_on_each_host() -> None:
