@@ -235,6 +235,19 @@ def test_a_bound_call_is_the_call_on_what_the_arrays_hold_then() -> None:
         assert {name: g.tobytes() for name, g in out.items()} == {name: g.tobytes() for name, g in gradient.items()}
 
 
+@pytest.mark.parametrize("key", [(0, 1), (-1, np.int64(0)), (..., 0, 1), (0, ..., 1), 1, (slice(1), None, 0)])
+def test_a_bound_call_reads_an_indexed_parameter_where_it_lies(key: Any) -> None:
+    """Also a single element, which NumPy copies when it is indexed in the plain way."""
+    vg = ad.value_and_grad(lambda p: (p["w"][key] ** 2).sum())
+    params, out = {"w": np.zeros((2, 3))}, {"w": np.full((2, 3), np.nan)}
+    bound = vg.bind(params, out=out)
+    params["w"][...] = np.arange(1.0, 7.0).reshape(2, 3)
+    assert bound() == (params["w"][key] ** 2).sum() != 0
+    expected = np.zeros((2, 3))
+    expected[key] = 2 * params["w"][key]
+    np.testing.assert_array_equal(out["w"], expected)
+
+
 def test_two_bindings_of_one_function_do_not_disturb_each_other() -> None:
     """As the loop has them: one for each buffer of the parameters."""
     vg = ad.value_and_grad(lambda p: (p["w"] * p["w"]).sum())
@@ -249,3 +262,13 @@ def test_a_binding_needs_buffers_that_fit() -> None:
     vg = ad.value_and_grad(lambda p: p["w"].sum())
     with pytest.raises(ValueError, match="expected a C-contiguous array"):
         vg.bind({"w": np.zeros(3, np.float32)}, out={"w": np.zeros(4, np.float32)})
+
+
+def test_a_binding_needs_arrays_that_can_be_seen_in_any_shape() -> None:
+    """A reshaped view of an array that is not C-contiguous would be a copy of what it held when it was bound."""
+    vg = ad.value_and_grad(lambda p, x: (p["w"].reshape(6) * x.reshape(6)).sum())
+    straight, turned = np.ones((2, 3)), np.ones((3, 2)).T
+    assert vg({"w": turned}, straight)[0] == 6
+    for w, x in ((turned, straight), (straight, turned)):
+        with pytest.raises(ValueError, match="expected C-contiguous arrays"):
+            vg.bind({"w": w}, x, out={"w": np.empty((2, 3))})

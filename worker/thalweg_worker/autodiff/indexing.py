@@ -55,7 +55,9 @@ def _view(x: Tensor, key: tuple[Any, ...]) -> Tensor:
         shape = _like(x)[key].shape
     except IndexError as error:
         raise IndexError(f"index: {error} (the tensor has shape {x.shape})") from None
-    y = x.chain.view(x, lambda array: array[key], shape)
+    # NumPy copies a single element, unless the key says `...`: an array of no axes that shares the memory of `x`.
+    place = key if any(part is ... for part in key) else (*key, ...)
+    y = x.chain.view(x, lambda array: array[place], shape)
 
     def scatter(g: Any, out: Any) -> None:
         out.fill(0)

@@ -155,11 +155,14 @@ class ValueAndGrad(_Differentiated):
         """A function without arguments that does what a call with these would: on what the arrays hold by then.
 
         For a loop over buffers that stay: what a call does before it computes is done once. NumPy arrays only, else
-        TypeError; the other errors are those of a call, and what fn captures from outside is constant here, too.
+        TypeError, and C-contiguous ones, else ValueError; the other errors are those of a call, and what fn captures
+        from outside is constant here, too.
         """
         recording, arrays = self._recording(params, args)
         if recording.chain.xp is not np:
             raise TypeError("expected NumPy arrays, found those of a device: their values are moved at each call")
+        if not all(array.flags.c_contiguous for array in arrays):
+            raise ValueError("expected C-contiguous arrays: a reshaped view of another one is a copy, made now")
         _check_out(params, out)
         run, fill = recording.program.bind(arrays, out).run, recording.seed.fill
 
