@@ -169,10 +169,11 @@ steps = st.lists(
 )
 
 
-@given(steps, st.lists(st.integers(0, 99), min_size=1, max_size=4))
-@settings(max_examples=60, deadline=None)
-def test_sharing_memory_changes_no_bit_of_a_random_chain(program: list[Any], ends: list[int]) -> None:
-    """Any chain of operations on earlier results gives the same bits as without sharing."""
+ends = st.lists(st.integers(0, 99), min_size=1, max_size=4)
+
+
+def random_chain(program: list[Any], ends: list[int]) -> Callable[..., ad.Tensor]:
+    """A loss of the parameters a and b, (3, 3): the operations of `program` on earlier results, of which some count."""
 
     def fn(p: Params) -> ad.Tensor:
         pool = [p["a"], p["b"]]
@@ -180,7 +181,14 @@ def test_sharing_memory_changes_no_bit_of_a_random_chain(program: list[Any], end
             pool.append(operation(*(pool[place % len(pool)] for place in places)))
         return sum((ad.tanh(pool[-1 - end % len(pool)]).sum() for end in ends), 0.0 * p["a"].sum())
 
-    p = {"a": square(0), "b": square(1)}
+    return fn
+
+
+@given(steps, ends)
+@settings(max_examples=60, deadline=None)
+def test_sharing_memory_changes_no_bit_of_a_random_chain(program: list[Any], ends: list[int]) -> None:
+    """Any chain of operations on earlier results gives the same bits as without sharing."""
+    fn, p = random_chain(program, ends), {"a": square(0), "b": square(1)}
     value, gradient = ad.value_and_grad(fn)(p)
     expected_value, expected = apart(fn, p)
     assert value == expected_value

@@ -202,36 +202,6 @@ def test_nothing_of_the_callers_is_held_after_a_call() -> None:
     assert [array() for array in seen] == [None] * 10
 
 
-def test_a_gradient_is_announced_when_it_is_final() -> None:
-    """on_ready names each parameter once, in the order of the backward pass, and its buffer does not change after."""
-    p, vg = weights(), ad.value_and_grad(loss)
-    out, seen = buffers(p), {}
-    gradient = vg(p, batch(), out=out, on_ready=lambda name: seen.update({name: out[name].copy()}))[1]
-    assert list(seen)[:2] == ["b2", "W2"]
-    assert sorted(seen) == sorted(p)
-    assert all(seen[name].tobytes() == gradient[name].tobytes() for name in p)
-
-
-def test_an_announcement_comes_before_the_rest_is_computed() -> None:
-    """When the last layer is announced, the first is not yet written."""
-    p = weights()
-    out = buffers(p)
-    unwritten = {}
-    ad.value_and_grad(loss)(
-        p, batch(), out=out, on_ready=lambda name: unwritten.update({name: np.isnan(out["W1"]).all()})
-    )
-    assert unwritten == {"b2": True, "W2": True, "b1": True, "W1": False}
-
-
-def test_parameters_without_gradient_are_announced_too() -> None:
-    """A parameter that the loss does not depend on has its zeros announced."""
-    names: list[str] = []
-    p = {"used": np.ones(2), "unused": np.ones(3)}
-    gradient = ad.grad(lambda p: p["used"].sum())(p, on_ready=names.append, out=buffers(p))
-    assert sorted(names) == ["unused", "used"]
-    assert gradient["unused"].tolist() == [0, 0, 0]
-
-
 def test_forward_results_last_until_the_next_call() -> None:
     """The arrays of a forward call are its own memory; a copy lasts."""
     double = ad.forward(lambda p, x: {"twice": (p["a"] * x, x), "name": "kept"})

@@ -6,7 +6,8 @@ every read and every write of a step at once.
 
 A kernel is called as `kernel(*inputs, out, *scratch)`. It writes all of `out`, never an input, and allocates nothing
 that grows with its arrays. `reuse` names the inputs on whose memory `out` may lie: for each element or row, the kernel
-has read that input by the time it writes there.
+has read that input by the time it writes there. `rows(begin, end)`, where there is such, makes the kernel that writes
+these rows of `out` alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from thalweg_worker.autodiff.tensor import Layout, Tensor
 
 Kernel = Callable[..., Any]
+Rows = Callable[[int, int], Kernel]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,7 @@ class Instruction:
     out: Tensor
     scratch: tuple[Tensor, ...]
     reuse: tuple[int, ...]
+    rows: Rows | None
 
 
 class Chain:
@@ -67,11 +70,12 @@ class Chain:
         *,
         reuse: Sequence[int] = (),
         scratch: Sequence[tuple[tuple[int, ...], Any]] = (),
+        rows: Rows | None = None,
     ) -> Tensor:
         """Record one instruction; its result has `shape` and `dtype` (default: the chain's)."""
         out = self._tensor(shape, np.dtype(dtype or self.dtype), computed=True)
         spaces = tuple(self._tensor(shape, np.dtype(dtype), computed=True) for shape, dtype in scratch)
-        self.instructions.append(Instruction(kernel, tuple(inputs), out, spaces, tuple(reuse)))
+        self.instructions.append(Instruction(kernel, tuple(inputs), out, spaces, tuple(reuse), rows))
         return out
 
     def view(

@@ -59,6 +59,11 @@ def copy(x: Tensor) -> Tensor:
     return y.linked((x, lambda g: g))
 
 
+def zeros_like(x: Tensor) -> Tensor:
+    """Zeros in the shape and dtype of `x`."""
+    return x.chain.emit(lambda out: out.fill(0), (), x.shape, x.dtype)
+
+
 def detached(x: Tensor) -> Tensor:
     """`x` without its past: no cotangent flows back through what is made of it.
 

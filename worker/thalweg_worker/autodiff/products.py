@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from thalweg_worker.autodiff.chain import Kernel
 from thalweg_worker.autodiff.operands import broadcast_shape, floats
 from thalweg_worker.autodiff.reductions import sum_to
 from thalweg_worker.autodiff.shaping import reshape, transpose
@@ -32,7 +33,13 @@ def matmul(a: Operand, b: Operand) -> Tensor:
     def kernel(a: Any, b: Any, out: Any) -> None:
         xp.matmul(a, b, out=out)
 
-    y = a.chain.emit(kernel, (a, b), (*lead, a.shape[-2], b.shape[-1]))
+    def only(begin: int, end: int) -> Kernel:
+        def kernel(a: Any, b: Any, out: Any) -> None:
+            xp.matmul(a[begin:end], b, out=out[begin:end])
+
+        return kernel
+
+    y = a.chain.emit(kernel, (a, b), (*lead, a.shape[-2], b.shape[-1]), rows=None if lead else only)
     return y.linked(
         (a, lambda g: sum_to(_like(a, g, _turned(b)), a.shape)),
         (b, lambda g: sum_to(_like(b, _turned(a), g), b.shape)),

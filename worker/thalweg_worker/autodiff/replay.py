@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from thalweg_worker.autodiff import namespace
-from thalweg_worker.autodiff.chain import Chain, Instruction, Kernel
+from thalweg_worker.autodiff.chain import Chain, Kernel
 from thalweg_worker.autodiff.operands import copy
 from thalweg_worker.autodiff.plan import Plan, plan
+from thalweg_worker.autodiff.schedule import Segment, schedule
 from thalweg_worker.autodiff.tensor import Layout, Tensor
 
 # Elements that a ufunc may copy at a time. With its default, 8192, NumPy 2.4 copies a row that is broadcast over a
@@ -25,7 +26,8 @@ from thalweg_worker.autodiff.tensor import Layout, Tensor
 BUFFER_SIZE = 1024
 
 Step = tuple[Kernel, Callable[[list[Any]], tuple[Any, ...]]]  # what to call, and how to get its arguments
-Call = tuple[Kernel, tuple[Any, ...]]  # what to call, and with what
+Call = tuple[Callable[..., Any], tuple[Any, ...]]  # what to call, and with what
+Hook = Callable[[str, int], None]  # called with a parameter's name and an element, counted in the flat array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ class Program:
 
     leaves:       tensors whose arrays are handed in, in this order
     outputs:      tensors whose arrays a run returns; they are valid until the next run
-    destinations: what is computed in arrays handed in with the leaves, by name; None: zeros
+    destinations: what is computed in arrays handed in with the leaves, by name
 
     All results lie in `arena`, one block of memory (uint8). Not thread-safe: runs share it.
     """
@@ -75,21 +77,20 @@ class Program:
         chain: Chain,
         leaves: Sequence[Tensor],
         outputs: Sequence[Tensor],
-        destinations: Mapping[str, Destination | None],
+        destinations: Mapping[str, Destination],
     ) -> None:
         self._leaves = [x.slot for x in leaves]
         self._outputs = [x.slot for x in outputs]
-        self._destinations = {name: d for name, d in destinations.items() if d is not None}
-        self._zeros = [name for name, d in destinations.items() if d is None]
-        pinned = {d.tensor.slot: name for name, d in self._destinations.items()}
-        memory = plan(chain.instructions, [*outputs, *(d.tensor for d in self._destinations.values())], pinned)
+        self._destinations = destinations
+        pinned = {d.tensor.slot: name for name, d in destinations.items()}
+        memory = plan(chain.instructions, [*outputs, *(d.tensor for d in destinations.values())], pinned)
         self._arrays: list[Any] = [None] * len(chain.tensors)  # None: of the caller's memory, or not needed
         for slot, constant in chain.constants.items():
             self._arrays[slot] = constant
         self.arena = namespace.arena(chain.xp, memory.nbytes)
         self._tenants = self._lay_out(memory)
         self._views = self._look_at([*outputs, *(x for i in memory.instructions for x in i.inputs)])
-        self._segments = _segments(memory.instructions, pinned)
+        self._segments = [(_steps(segment), segment.tell) for segment in schedule(memory.instructions, pinned)]
 
     def _lay_out(self, memory: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
         """Make the arrays in the arena; return (slot, whose, shape) of results that lie in pinned memory."""
@@ -122,8 +123,11 @@ class Program:
                 self._arrays[slot] = x.layout(base)
         return others
 
-    def bind(self, leaves: Sequence[Any], into: Mapping[str, Any]) -> Bound:
-        """This program on these very arrays: `leaves`, and the destinations' arrays `into`."""
+    def bind(self, leaves: Sequence[Any], into: Mapping[str, Any], on_ready: Hook | None = None) -> Bound:
+        """This program on these very arrays: `leaves`, and the destinations' arrays `into`.
+
+        A hook is one more call among those of the kernels, so where there is none it costs nothing.
+        """
         arrays = self._arrays.copy()
         for slot, leaf in zip(self._leaves, leaves, strict=True):
             arrays[slot] = leaf
@@ -133,58 +137,40 @@ class Program:
             arrays[slot] = arrays[home].reshape(shape)
         for slot, base, layout in self._views:
             arrays[slot] = layout(arrays[base])
-        return Bound(
-            zeros={name: into[name] for name in self._zeros},
-            segments=[
-                ([(kernel, arguments(arrays)) for kernel, arguments in steps], ready) for steps, ready in self._segments
-            ],
-            outputs=[arrays[slot] for slot in self._outputs],
-        )
+        calls: list[Call] = []
+        for steps, tell in self._segments:
+            calls += [(kernel, arguments(arrays)) for kernel, arguments in steps]
+            if on_ready is not None and tell is not None:
+                calls.append((on_ready, tell))
+        return Bound(calls=calls, outputs=[arrays[slot] for slot in self._outputs])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bound:
     """A program and the arrays that it works on.
 
-    zeros:    what the outputs do not depend on, by name
-    segments: calls, cut where a destination is complete, with its name
-    outputs:  arrays of the outputs
+    calls:   the kernels, and the hooks, in order
+    outputs: arrays of the outputs
     """
 
-    zeros: dict[str, Any]
-    segments: list[tuple[list[Call], str | None]]
+    calls: list[Call]
     outputs: list[Any]
 
-    def run(self, on_ready: Callable[[str], None] | None = None) -> list[Any]:
+    def run(self) -> list[Any]:
         """Compute the outputs and the destinations from what the leaves hold now."""
         buffer_size = np.setbufsize(BUFFER_SIZE)
         try:
-            for name, array in self.zeros.items():
-                array.fill(0)
-                if on_ready is not None:
-                    on_ready(name)
             # Overflow and NaN go on as IEEE 754 says; whoever gets the loss and the gradient looks at them.
             with np.errstate(all="ignore"):
-                for calls, ready in self.segments:
-                    for kernel, arguments in calls:
-                        kernel(*arguments)
-                    if ready is not None and on_ready is not None:
-                        on_ready(ready)
+                for function, arguments in self.calls:
+                    function(*arguments)
             return self.outputs
         finally:
             np.setbufsize(buffer_size)
 
 
-def _segments(instructions: Sequence[Instruction], pinned: Mapping[int, str]) -> list[tuple[list[Step], str | None]]:
-    """The steps, cut where a gradient is complete, with its name; the last segment completes none."""
-    segments: list[tuple[list[Step], str | None]] = []
-    steps: list[Step] = []
-    for i in instructions:
-        steps.append((i.kernel, _getter([x.slot for x in (*i.inputs, i.out, *i.scratch)])))
-        if i.out.slot in pinned:
-            segments.append((steps, pinned[i.out.slot]))
-            steps = []
-    return [*segments, (steps, None)]
+def _steps(segment: Segment) -> list[Step]:
+    return [(kernel, _getter([x.slot for x in (*i.inputs, i.out, *i.scratch)])) for kernel, i in segment.kernels]
 
 
 def _getter(slots: list[int]) -> Callable[[list[Any]], tuple[Any, ...]]:

@@ -15,8 +15,8 @@ import numpy as np
 from thalweg_worker.autodiff.chain import Chain
 from thalweg_worker.autodiff.gradient import backpropagate
 from thalweg_worker.autodiff.namespace import is_array, namespace_of, to_device
-from thalweg_worker.autodiff.operands import cast
-from thalweg_worker.autodiff.replay import Destination, Program, destination
+from thalweg_worker.autodiff.operands import cast, zeros_like
+from thalweg_worker.autodiff.replay import Destination, Hook, Program, destination
 from thalweg_worker.autodiff.tensor import Tensor
 from thalweg_worker.autodiff.tree import Structure, flatten, rebuild
 
@@ -82,15 +82,16 @@ class _Differentiated(_Transformed):
     def _finish(self, chain: Chain, params: dict[str, Tensor], leaves: list[Tensor], result: Any) -> _Recording:
         loss = _scalar(chain, result)
         seed = chain.constant(np.ones((), chain.dtype))
-        destinations: dict[str, Destination | None] = {}
-        for name, gradient in zip(params, backpropagate(loss, seed, list(params.values())), strict=True):
-            taken = [place.tensor for place in destinations.values() if place is not None]
-            destinations[name] = None if gradient is None else destination(gradient, taken)
+        gradients = dict(zip(params, backpropagate(loss, seed, list(params.values())), strict=True))
+        destinations: dict[str, Destination] = {}
+        for name, gradient in gradients.items():
+            taken = [place.tensor for place in destinations.values()]
+            destinations[name] = destination(zeros_like(params[name]) if gradient is None else gradient, taken)
         return _Recording(
             chain=chain,
             program=Program(chain, leaves, [loss] if self._with_value else [], destinations),
             seed=chain.constants[seed.slot],
-            unused=tuple(name for name, place in destinations.items() if place is None),
+            unused=tuple(name for name, gradient in gradients.items() if gradient is None),
             result=(),
         )
 
@@ -100,7 +101,7 @@ class _Differentiated(_Transformed):
         args: tuple[Any, ...],
         out: Mapping[str, Any] | None,
         seed: float,
-        on_ready: Callable[[str], None] | None,
+        on_ready: Hook | None,
     ) -> tuple[list[Any], Arrays]:
         recording, arrays = self._recording(params, args)
         if out is None:
@@ -109,7 +110,7 @@ class _Differentiated(_Transformed):
         else:
             _check_out(params, out)
         recording.seed.fill(seed)
-        values = recording.program.bind(arrays, out).run(on_ready)
+        values = recording.program.bind(arrays, out, on_ready).run()
         return values, {name: out[name] for name in params}
 
 
@@ -124,7 +125,7 @@ class ValueAndGrad(_Differentiated):
         *args: Any,
         out: Mapping[str, Any] | None = None,
         seed: float = 1.0,
-        on_ready: Callable[[str], None] | None = None,
+        on_ready: Hook | None = None,
     ) -> tuple[float, Arrays]:
         """The value of fn(params, *args), and its gradient with respect to each parameter, times `seed`.
 
@@ -135,11 +136,13 @@ class ValueAndGrad(_Differentiated):
                   without it they are new arrays
         seed:     the cotangent of the loss. A microbatch of n samples in a batch of B has seed n / B, so that the
                   gradients of mean losses add up to that of the whole batch
-        on_ready: called with each parameter's name as soon as its gradient is complete in `out`, in the order of the
-                  backward pass, while the rest goes on
+        on_ready: called with (name, first) when elements [first, size) of the gradient `name`, counted in the flat
+                  array, are final in `out`: in the order of the backward pass, while the rest is yet to be computed.
+                  The last call for each name says 0. A large gradient that is one product of matrices is told of in
+                  tiles of rows (tiles.py), any other at once. Hooks change no bit of what is computed
 
         TypeError or ValueError for parameters, arguments or `out` that do not fit this, and where fn does not return
-        a scalar tensor; IndexError for an index or a label out of range.
+        a scalar tensor; IndexError for an index or a label out of range. What a hook raises ends the run.
         """
         values, gradients = self._run(params, args, out, seed, on_ready)
         return float(values[0]), gradients
@@ -150,7 +153,7 @@ class ValueAndGrad(_Differentiated):
         *args: Any,
         out: Mapping[str, Any],
         seed: float = 1.0,
-        on_ready: Callable[[str], None] | None = None,
+        on_ready: Hook | None = None,
     ) -> Callable[[], float]:
         """A function without arguments that does what a call with these would: on what the arrays hold by then.
 
@@ -164,11 +167,11 @@ class ValueAndGrad(_Differentiated):
         if not all(array.flags.c_contiguous for array in arrays):
             raise ValueError("expected C-contiguous arrays: a reshaped view of another one is a copy, made now")
         _check_out(params, out)
-        run, fill = recording.program.bind(arrays, out).run, recording.seed.fill
+        run, fill = recording.program.bind(arrays, out, on_ready).run, recording.seed.fill
 
         def bound() -> float:
             fill(seed)
-            return float(run(on_ready)[0])
+            return float(run()[0])
 
         return bound
 
@@ -184,7 +187,7 @@ class Grad(_Differentiated):
         *args: Any,
         out: Mapping[str, Any] | None = None,
         seed: float = 1.0,
-        on_ready: Callable[[str], None] | None = None,
+        on_ready: Hook | None = None,
     ) -> Arrays:
         """The gradient alone; arguments as of `ValueAndGrad`. What only the value needs is not computed."""
         return self._run(params, args, out, seed, on_ready)[1]

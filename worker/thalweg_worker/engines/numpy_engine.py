@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg_worker import autodiff
 from thalweg_worker.batch import Batch
-from thalweg_worker.engines.protocol import Arrays, Evaluation
+from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
 
 
 class NumpyEngine:
@@ -28,20 +28,25 @@ class NumpyEngine:
         self._predict = autodiff.forward(predict) if classify and predict is not None else None
 
     def gradient(
-        self, parameters: Arrays, batch: Batch, *, weight: float, out: Arrays, before_read=None, on_ready=None
+        self,
+        parameters: Arrays,
+        batch: Batch,
+        *,
+        weight: float,
+        out: Arrays,
+        before_read: BeforeRead | None = None,
+        on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
+        bound = self._value_and_grad.bind(parameters, batch, out=out, seed=weight, on_ready=on_ready)
         if before_read is None:
-            return self._value_and_grad.bind(parameters, batch, out=out, seed=weight)
-        inner = self._value_and_grad.bind(
-            parameters, batch, out=out, seed=weight, on_ready=lambda n: on_ready and on_ready(n, 0)
-        )
+            return bound
 
-        def run() -> float:
-            for n, p in parameters.items():
-                before_read(n, p.size)
-            return inner()
+        def asking() -> float:
+            for name, parameter in parameters.items():
+                before_read(name, parameter.size)
+            return bound()
 
-        return run
+        return asking
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         loss = float(self._loss(parameters, batch))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from thalweg_worker.batch import Batch
 
 Arrays = dict[str, NDArray[np.float32]]
-BeforeRead = Callable[[str, int], None]
-OnReady = Callable[[str, int], None]
+BeforeRead = Callable[[str, int], None]  # (name, end)
+OnReady = Callable[[str, int], None]  # (name, first)
 
 
 class Evaluation(NamedTuple):
@@ -45,10 +45,15 @@ class GradientEngine(Protocol):
         It works on these very arrays, and on what they hold when it is called: the loop has a few buffers that stay,
         and asks once for each combination of them.
 
-        parameters: by name, float32, read in place and never written
-        weight:     samples of this microbatch / samples of the batch, so that the sum over all microbatches is the
-                    gradient of the mean over the batch
-        out:        the names and shapes of `parameters`; every element is written
+        parameters:  by name, float32, read in place and never written
+        weight:      samples of this microbatch / samples of the batch, so that the sum over all microbatches is the
+                     gradient of the mean over the batch
+        out:         the names and shapes of `parameters`; every element is written
+        on_ready:    called with (name, first) when elements [first, size) of the gradient `name` are final in `out`;
+                     the last call for each name says 0
+
+        Elements are counted in the flat array. The hooks are called by the function that is returned, in its thread,
+        and change no bit of what it computes; what one raises comes out of it.
         """
         ...
 

@@ -1,0 +1,46 @@
+"""Where large matrices are cut."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thalweg_worker.autodiff.tiles import ROWS, ROWS_MIN, TILE, gradient_tiles
+
+
+@pytest.mark.parametrize(
+    ("shape", "begins"),
+    [
+        ((784, 128), [0]),
+        ((4096, 10), [0]),
+        ((511, 512), [0]),  # less than two tiles
+        ((512, 512), [256, 0]),
+        ((784, 512), [528, 0]),
+        ((784, 1024), [656, 400, 0]),
+        ((1024, 1024), [896, 640, 0]),
+        ((784, 4096), [752, 688, 560, 304, 0]),
+        ((4096, 4096), [4064, 4000, 3872, 3616, 3104, 2080, 0]),
+        ((1000, 50_000), [968, 904, 776, 520, 0]),  # a few rows are more than a tile
+        ((1_000_000, 1), [868_928, 606_784, 0]),
+        ((0, 10), [0]),
+        ((10, 0), [0]),
+    ],
+)
+def test_tiles_of_a_gradient(shape: tuple[int, int], begins: list[int]) -> None:
+    """Shapes that occur, and those at the edge, by hand."""
+    assert [begin for begin, _ in gradient_tiles(shape)] == begins
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_tiles_are_whole_rows_from_the_last_to_the_first(height: int, width: int) -> None:
+    """Each row is in one tile; heights double, and are multiples of 16; the last tile takes what is left."""
+    cuts = gradient_tiles((height, width))
+    assert [end for _, end in cuts] == [height, *(begin for begin, _ in cuts[:-1])]
+    assert cuts[-1][0] == 0
+    heights = [end - begin for begin, end in cuts]
+    assert all(rows == heights[0] * 2**i and rows % ROWS == 0 for i, rows in enumerate(heights[:-1]))
+    if len(heights) > 1:
+        assert heights[0] >= ROWS_MIN
+        assert TILE - ROWS * width < heights[0] * width <= max(TILE, ROWS_MIN * width)
+        assert heights[-2] <= heights[-1] < 4 * heights[-2]
