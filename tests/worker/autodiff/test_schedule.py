@@ -177,6 +177,21 @@ def test_a_gradient_that_is_no_single_product_is_told_of_at_once(fn: Any) -> Non
     assert watched(fn, p, samples(4, 800)).told == [("w", 0), ("other", 0)]
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [lambda p, x: (ad.tanh(x @ p["W"]) @ p["V"]).sum(), lambda p, x: (p["V"].T @ ad.tanh(p["W"].T @ x.T)).sum()],
+    ids=["right", "left"],
+)
+def test_the_gradient_of_a_parameter_comes_before_the_cotangents_of_what_was_computed(fn: Any) -> None:
+    """It can leave while the other factor's cotangent is computed, on whichever side of a product it stands."""
+    vg = ad.value_and_grad(fn)
+    vg({"V": floats(4, 3), "W": floats(5, 4)}, floats(6, 5))
+    (recording,) = vg._recordings.values()
+    products = [i.out.slot for i in recording.chain.instructions if i.rows is not None]
+    gradient_of_v = recording.program._destinations["V"].tensor.slot
+    assert products.index(gradient_of_v) == 2  # the first behind the two of the forward pass
+
+
 def test_parameters_without_gradient_are_told_of_too() -> None:
     """A parameter that the loss does not depend on has its zeros told of, also where no gradient is there at all."""
     p = {"used": floats(2), "unused": floats(3), "empty": floats(0, 3)}

@@ -3,7 +3,8 @@
 The chain rule, once for each tensor, from the loss back: the cotangent of y (d loss / d y) gives, through the
 vector-Jacobian products of y's operation, a share of the cotangent of each of y's inputs; the shares of one tensor add
 up. Tensors are walked in the reverse of the order in which they were recorded, so a cotangent is complete when its
-tensor is reached.
+tensor is reached. Of the inputs of one operation the parameters come first: their gradients can leave while the other
+cotangents are computed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def backpropagate(loss: Tensor, seed: Tensor, parameters: Sequence[Tensor]) -> l
     for y in reversed(loss.chain.tensors[: loss.slot + 1]):
         if y.slot not in cotangents:
             continue
-        for x, vjp in y.vjps:
+        for x, vjp in sorted(y.vjps, key=lambda link: link[0].root.computed):
             share = vjp(cotangents[y.slot])
             assert (share.shape, share.dtype) == (x.shape, x.dtype), (share, x)
             cotangents[x.slot] = add(cotangents[x.slot], share) if x.slot in cotangents else share
