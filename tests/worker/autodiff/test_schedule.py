@@ -1,100 +1,31 @@
-"""The hooks of a run: what it tells of gradients, when, and that listening changes nothing."""
+"""The hooks of a run: what it asks for and tells of, when, and that listening changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from tests.worker.autodiff import test_plan
+from tests.worker.autodiff.watch import (
+    Marks,
+    Params,
+    Watch,
+    buffers,
+    floats,
+    perceptron,
+    perceptron_parameters,
+    same_bits,
+    samples,
+    small_tiles,
+    watched,
+)
 
 from thalweg_worker import autodiff as ad
-from thalweg_worker.autodiff import tiles
 from thalweg_worker.batch import Batch
 from thalweg_worker.engines.numpy_engine import NumpyEngine
-
-Params = dict[str, Any]
-Marks = list[tuple[str, int]]
-
-
-@contextmanager
-def small_tiles() -> Iterator[None]:
-    """Gradients of a few elements are tiled, as else those of many are."""
-    with pytest.MonkeyPatch.context() as patch:
-        for constant in ("TILE", "ROWS", "ROWS_MIN"):
-            patch.setattr(tiles, constant, 1)
-        yield
-
-
-def floats(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def buffers(p: Params) -> Params:
-    return {name: np.full_like(a, np.nan) for name, a in p.items()}
-
-
-def same_bits(a: Params, b: Params) -> bool:
-    return {name: array.tobytes() for name, array in a.items()} == {name: array.tobytes() for name, array in b.items()}
-
-
-class Watch:
-    """What the hooks of one run were called with, and what lay in `out` then.
-
-    told: calls of on_ready, each checked against the gradient in `check`
-    """
-
-    def __init__(self, out: Params) -> None:
-        self.told: Marks = []
-        self._out = out
-        self._then: list[Params] = []
-
-    def on_ready(self, name: str, first: int) -> None:
-        self.told.append((name, first))
-        self._then.append({name: array.reshape(-1).copy() for name, array in self._out.items()})
-
-    def check(self) -> None:
-        """What was told of was final; each gradient was told of from its end on, in the end as a whole."""
-        first_of = {name: array.size + 1 for name, array in self._out.items()}
-        for (name, first), then in zip(self.told, self._then, strict=True):
-            assert 0 <= first < first_of[name]
-            first_of[name] = first
-            assert then[name][first:].tobytes() == self._out[name].reshape(-1)[first:].tobytes(), (name, first)
-        assert set(first_of.values()) == {0}
-
-
-def watched(fn: Callable[..., ad.Tensor], p: Params, *args: Any) -> Watch:
-    """A bound run with hooks, which must have the bits of one without and of a call; twice, as in a loop."""
-    vg = ad.value_and_grad(fn)
-    plain = buffers(p)
-    value = vg.bind(p, *args, out=plain)()
-    assert same_bits(vg(p, *args)[1], plain)
-    for _ in range(2):
-        out = buffers(p)
-        watch = Watch(out)
-        assert vg.bind(p, *args, out=out, on_ready=watch.on_ready)() == value or np.isnan(value)
-        assert same_bits(out, plain)
-        watch.check()
-    return watch
-
-
-def perceptron(p: Params, batch: Batch) -> ad.Tensor:
-    hidden = ad.relu(batch.x @ p["W1"] + p["b1"])
-    hidden = ad.relu(hidden @ p["W2"] + p["b2"])
-    return ad.softmax_cross_entropy(hidden @ p["W3"] + p["b3"], batch.y)
-
-
-def perceptron_parameters() -> Params:
-    shapes = {"W1": (600, 512), "W2": (512, 512), "W3": (512, 10)}
-    weights = {name: floats(*shape, seed=i) * np.float32(0.05) for i, (name, shape) in enumerate(shapes.items())}
-    return weights | {f"b{i}": floats(n, seed=3 + i) for i, n in ((1, 512), (2, 512), (3, 10))}
-
-
-def samples(*shape: int) -> Batch:
-    return Batch(floats(*shape, seed=9), np.arange(shape[0]) % 7, np.array([1, 2, 3], np.uint64))
 
 
 def test_gradients_are_told_of_in_the_order_of_the_backward_pass() -> None:
@@ -120,45 +51,6 @@ def test_a_tile_is_told_of_before_the_next_is_computed() -> None:
     assert unwritten["W2", 0] == 600 * 512
     assert unwritten["W1", 344 * 512] == 344 * 512
     assert unwritten["W1", 0] == 0
-
-
-def test_a_gradient_in_tiles_is_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles differ from the product at once by no more than the rounding of another order."""
-    p, batch = perceptron_parameters(), samples(8, 600)
-    tiled = ad.grad(perceptron)(p, batch)
-    monkeypatch.setattr(tiles, "TILE", 2**40)
-    for name, whole in ad.grad(perceptron)(p, batch).items():
-        np.testing.assert_allclose(tiled[name], whole, rtol=1e-5, atol=1e-7)
-
-
-def turned(p: Params, batch: Batch) -> ad.Tensor:
-    return (batch.x @ p["w"].T).sum()
-
-
-def reshaped(p: Params, batch: Batch) -> ad.Tensor:
-    return (batch.x @ p["w"].reshape(800, 512)).sum()
-
-
-def convolved(p: Params, batch: Batch) -> ad.Tensor:
-    images = batch.x.reshape(4, 5, 5, 32)
-    return ad.tanh(ad.conv2d(images, p["w"], padding="valid")).sum()
-
-
-@pytest.mark.parametrize(
-    ("fn", "shape"),
-    [
-        (turned, (512, 800)),
-        (reshaped, (800 * 512,)),
-        (reshaped, (4, 200, 512)),
-        (convolved, (5, 5, 32, 512)),
-    ],
-)
-def test_a_gradient_seen_through_a_view_is_tiled_where_it_lies(fn: Any, shape: tuple[int, ...]) -> None:
-    """The elements that are told of are those of the parameter as it lies, whatever the shape of the product."""
-    watch = watched(fn, {"w": floats(*shape) * np.float32(0.1)}, samples(4, 800))
-    product = (512, 800) if fn is turned else (800, 512)
-    assert len(watch.told) > 1
-    assert watch.told == [("w", begin * product[1]) for begin, _ in tiles.gradient_tiles(product)]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +92,51 @@ def test_parameters_without_gradient_are_told_of_too() -> None:
     assert watched(lambda p, x: x.sum(), p, floats(2)).told == [("used", 0), ("unused", 0), ("empty", 0)]
 
 
+def test_parameters_are_asked_for_in_the_order_of_the_forward_pass() -> None:
+    """Layer by layer, once each; what is not read, before the first gradient."""
+    p = perceptron_parameters() | {"none": floats(0), "other": floats(3, 2)}
+    assert watched(perceptron, p, samples(8, 600)).asked == [
+        ("W1", 600 * 512), ("b1", 512), ("W2", 512 * 512), ("b2", 512), ("W3", 5120), ("b3", 10),
+        ("none", 0), ("other", 6),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fn", "asked"),
+    [
+        (lambda p: p["w"][1:3].sum() + p["w"][0].sum() + p["w"][2:, :2].sum(), [18, 20, 24]),
+        (lambda p: p["w"][:, 1].sum(), [20, 24]),
+        (lambda p: p["w"][1:3, ::-1].sum(), [18, 24]),
+        (lambda p: p["w"][2, 3] * p["w"][0, 0] + p["w"][3, 1], [16, 20, 24]),
+        (lambda p: p["w"][:, 2:2].sum() + p["w"][0].sum(), [0, 6, 24]),
+        (lambda p: p["w"].T[1].sum(), [20, 24]),
+        (lambda p: p["w"].reshape(3, 8)[1, ::3].sum(), [15, 24]),
+        (lambda p: ad.average_pool2d(p["w"].reshape(1, 4, 6, 1)[:, :3, :3]).sum(), [8, 24]),
+        (lambda p: (p["w"][0] * p["w"][1]).sum(), [6, 12, 24]),
+        (lambda p: p["w"][np.array([0, 1])].sum(), [24]),
+        (lambda p: (p["w"] @ p["w"].T).sum(), [24]),
+        (lambda p: p["w"][0, 0], [24]),  # read by no instruction
+    ],
+)
+def test_a_parameter_is_asked_for_as_far_as_a_view_of_it_reaches(fn: Any, asked: list[int]) -> None:
+    """Elements are counted in the flat array, whatever the view; the rest of it comes before the first gradient."""
+    assert watched(fn, {"w": floats(4, 6)}).asked == [("w", end) for end in asked]
+
+
+def test_all_is_asked_for_before_a_forward_result_lies_in_a_gradient() -> None:
+    """exp(a) is computed where the gradient of a will lie, long before that: nothing may be missing by then."""
+    p = {"a": floats(5), "b": floats(2), "z": floats(3)}
+
+    def fn(p: Params) -> ad.Tensor:
+        return (p["b"] * p["b"]).sum() * ad.exp(p["a"]).sum() * ad.tanh(p["z"]).sum()
+
+    assert watched(fn, p).asked == [("b", 2), ("a", 5), ("z", 3)]
+    written: list[bool] = []
+    out = buffers(p)
+    ad.value_and_grad(fn).bind(p, out=out, before_read=lambda *_: written.append(bool(np.isnan(out["a"]).all())))()
+    assert written == [True] * 3
+
+
 def network(p: Params, b: Batch) -> ad.Tensor:
     """An image, an embedding, a normalisation and a dense layer."""
     image = ad.relu(ad.conv2d(b.x.reshape(4, 4, 4, 1), p["kernel"]))
@@ -218,6 +155,8 @@ def test_hooks_change_no_bit_of_a_network() -> None:
     with small_tiles():
         watch = watched(network, network_parameters(), samples(4, 16))
     assert [first for name, first in watch.told if name == "kernel"] == [48, 36, 0]
+    assert [end for name, end in watch.asked if name == "kernel"] == [36, 48, 54]
+    assert [name for name, _ in watch.asked][-1] == "unused"
 
 
 @pytest.mark.parametrize("fn", test_plan.CHAINS, ids=lambda fn: fn.__name__)
@@ -235,17 +174,19 @@ def test_hooks_change_no_bit_of_a_random_chain(program: list[Any], ends: list[in
         watched(test_plan.random_chain(program, ends), {"a": test_plan.square(0), "b": test_plan.square(1)})
 
 
-def test_what_a_hook_raises_ends_the_run() -> None:
+@pytest.mark.parametrize(("hook", "mark"), [("on_ready", "b3 0"), ("before_read", "W1 307200")])
+def test_what_a_hook_raises_ends_the_run(hook: str, mark: str) -> None:
     """The caller gets it, nothing more is computed, NumPy's buffer is as before, and the next run is right."""
     p, batch = perceptron_parameters(), samples(8, 600)
     vg, out = ad.value_and_grad(perceptron), buffers(p)
 
-    def on_ready(name: str, first: int) -> None:
-        raise ConnectionError(f"{name} from {first}")
+    def gone(name: str, element: int) -> None:
+        raise ConnectionError(f"{name} {element}")
 
-    bound, before = vg.bind(p, batch, out=out, on_ready=on_ready), np.setbufsize(4096)
+    hooks: Any = {hook: gone}
+    bound, before = vg.bind(p, batch, out=out, **hooks), np.setbufsize(4096)
     try:
-        with pytest.raises(ConnectionError, match="b3 from 0"):
+        with pytest.raises(ConnectionError, match=mark):
             bound()
         assert np.getbufsize() == 4096
     finally:
@@ -255,14 +196,12 @@ def test_what_a_hook_raises_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize("transform", [ad.value_and_grad, ad.grad])
-def test_a_call_takes_the_hooks_too(transform: Any) -> None:
-    """With the same calls as a bound run."""
+def test_a_call_tells_what_a_bound_run_tells(transform: Any) -> None:
+    """It takes on_ready, too."""
     p, batch = perceptron_parameters(), samples(8, 600)
-    out = buffers(p)
-    watch = Watch(out)
-    transform(perceptron)(p, batch, out=out, on_ready=watch.on_ready)
-    watch.check()
-    assert watch.told == watched(perceptron, p, batch).told
+    told: Marks = []
+    transform(perceptron)(p, batch, on_ready=lambda *mark: told.append(mark))
+    assert told == watched(perceptron, p, batch).told
 
 
 class Model:
@@ -272,8 +211,8 @@ class Model:
 def test_the_engine_hands_the_hooks_on() -> None:
     """What the step loop gets to hear is what the run says."""
     p, batch = perceptron_parameters(), samples(8, 600)
-    out = buffers(p)
-    watch = Watch(out)
-    NumpyEngine(Model, classify=True).gradient(p, batch, weight=0.5, out=out, on_ready=watch.on_ready)()
+    watch, expected = Watch(p, np.nan), watched(perceptron, p, batch)
+    hooks = {"on_ready": watch.on_ready, "before_read": watch.before_read}
+    NumpyEngine(Model, classify=True).gradient(watch.parameters, batch, weight=0.5, out=watch.out, **hooks)()
     watch.check()
-    assert watch.told == watched(perceptron, p, batch).told
+    assert (watch.asked, watch.told) == (expected.asked, expected.told)

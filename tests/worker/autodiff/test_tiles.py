@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_worker.autodiff.tiles import ROWS, ROWS_MIN, TILE, gradient_tiles
+from thalweg_worker.autodiff.tiles import BLOCK_ROWS, ROWS, TILE, TILE_ROWS, UNCUT_MAX, gradient_tiles, parameter_blocks
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,39 @@ def test_tiles_are_whole_rows_from_the_last_to_the_first(height: int, width: int
     heights = [end - begin for begin, end in cuts]
     assert all(rows == heights[0] * 2**i and rows % ROWS == 0 for i, rows in enumerate(heights[:-1]))
     if len(heights) > 1:
-        assert heights[0] >= ROWS_MIN
-        assert TILE - ROWS * width < heights[0] * width <= max(TILE, ROWS_MIN * width)
+        assert heights[0] >= TILE_ROWS
+        assert TILE - ROWS * width < heights[0] * width <= max(TILE, TILE_ROWS * width)
+        assert heights[-2] <= heights[-1] < 4 * heights[-2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "begins"),
+    [
+        ((1024, 1024), [0]),
+        ((1025, 1024), [0, 769]),
+        ((784, 4096), [0, 528]),
+        ((4096, 4096), [0, 2304, 3328, 3840]),
+        ((511, 4096), [0]),  # less than two blocks
+        ((1_000_000, 2), [0, 541_248, 803_392, 934_464]),  # few columns: as many elements as a tile has
+        ((0, 10), [0]),
+        ((10, 0), [0]),
+    ],
+)
+def test_blocks_of_a_parameter(shape: tuple[int, int], begins: list[int]) -> None:
+    """Shapes that occur, and those at the edge, by hand."""
+    assert [begin for begin, _ in parameter_blocks(shape)] == begins
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_blocks_are_whole_rows_from_the_first_to_the_last(height: int, width: int) -> None:
+    """Each row is in one block; heights halve down to the least, the first block takes what is left."""
+    cuts = parameter_blocks((height, width))
+    assert [begin for begin, _ in cuts] == [0, *(end for _, end in cuts[:-1])]
+    assert cuts[-1][1] == height
+    heights = [end - begin for begin, end in cuts][::-1]
+    assert all(rows == heights[0] * 2**i and rows % ROWS == 0 for i, rows in enumerate(heights[:-1]))
+    if len(heights) > 1:
+        assert height * width > UNCUT_MAX
+        assert heights[0] >= BLOCK_ROWS
+        assert heights[0] * width > TILE - ROWS * width
         assert heights[-2] <= heights[-1] < 4 * heights[-2]

@@ -35,7 +35,7 @@ inputs give the same bits at every replay, in any process, wherever the arrays l
 BLAS threads; for the GPU see namespace.py).
 
 From the outside in: transform.py (value_and_grad, grad, forward), chain.py (record), gradient.py (differentiate),
-plan.py (plan), schedule.py (tell of what is final), replay.py (replay); then the operations, by family.
+plan.py (plan), schedule.py (ask and tell), replay.py (replay); then the operations, by family.
 """
 
 from thalweg_worker.autodiff.activations import relu, sigmoid, tanh

@@ -68,6 +68,7 @@ class Program:
     leaves:       tensors whose arrays are handed in, in this order
     outputs:      tensors whose arrays a run returns; they are valid until the next run
     destinations: what is computed in arrays handed in with the leaves, by name
+    parameters:   the leaves that a run asks for before it reads them, by name
 
     All results lie in `arena`, one block of memory (uint8). Not thread-safe: runs share it.
     """
@@ -78,6 +79,7 @@ class Program:
         leaves: Sequence[Tensor],
         outputs: Sequence[Tensor],
         destinations: Mapping[str, Destination],
+        parameters: Mapping[str, Tensor],
     ) -> None:
         self._leaves = [x.slot for x in leaves]
         self._outputs = [x.slot for x in outputs]
@@ -90,7 +92,7 @@ class Program:
         self.arena = namespace.arena(chain.xp, memory.nbytes)
         self._tenants = self._lay_out(memory)
         self._views = self._look_at([*outputs, *(x for i in memory.instructions for x in i.inputs)])
-        self._segments = [(_steps(segment), segment.tell) for segment in schedule(memory.instructions, pinned)]
+        self._segments = [(s.asks, _steps(s), s.tell) for s in schedule(memory, pinned, parameters)]
 
     def _lay_out(self, memory: Plan) -> list[tuple[int, int, tuple[int, ...]]]:
         """Make the arrays in the arena; return (slot, whose, shape) of results that lie in pinned memory."""
@@ -123,7 +125,13 @@ class Program:
                 self._arrays[slot] = x.layout(base)
         return others
 
-    def bind(self, leaves: Sequence[Any], into: Mapping[str, Any], on_ready: Hook | None = None) -> Bound:
+    def bind(
+        self,
+        leaves: Sequence[Any],
+        into: Mapping[str, Any],
+        on_ready: Hook | None = None,
+        before_read: Hook | None = None,
+    ) -> Bound:
         """This program on these very arrays: `leaves`, and the destinations' arrays `into`.
 
         A hook is one more call among those of the kernels, so where there is none it costs nothing.
@@ -138,7 +146,9 @@ class Program:
         for slot, base, layout in self._views:
             arrays[slot] = layout(arrays[base])
         calls: list[Call] = []
-        for steps, tell in self._segments:
+        for asks, steps, tell in self._segments:
+            if before_read is not None:
+                calls += [(before_read, ask) for ask in asks]
             calls += [(kernel, arguments(arrays)) for kernel, arguments in steps]
             if on_ready is not None and tell is not None:
                 calls.append((on_ready, tell))

@@ -89,7 +89,7 @@ class _Differentiated(_Transformed):
             destinations[name] = destination(zeros_like(params[name]) if gradient is None else gradient, taken)
         return _Recording(
             chain=chain,
-            program=Program(chain, leaves, [loss] if self._with_value else [], destinations),
+            program=Program(chain, leaves, [loss] if self._with_value else [], destinations, params),
             seed=chain.constants[seed.slot],
             unused=tuple(name for name, gradient in gradients.items() if gradient is None),
             result=(),
@@ -154,12 +154,19 @@ class ValueAndGrad(_Differentiated):
         out: Mapping[str, Any],
         seed: float = 1.0,
         on_ready: Hook | None = None,
+        before_read: Hook | None = None,
     ) -> Callable[[], float]:
         """A function without arguments that does what a call with these would: on what the arrays hold by then.
 
         For a loop over buffers that stay: what a call does before it computes is done once. NumPy arrays only, else
         TypeError, and C-contiguous ones, else ValueError; the other errors are those of a call, and what fn captures
         from outside is constant here, too.
+
+        before_read: called with (name, end) before a run reads elements of parameter `name` before `end`, counted in
+                     the flat array, unless it was for these; there the run may wait until they have come. `end` grows
+                     from call to call: it is where the view that is read ends, or one block of the rows of a large
+                     matrix that is the right factor of a product (tiles.py). Before anything is written to `out`, and
+                     so before the first call of `on_ready`, it was called with end = size for each parameter
         """
         recording, arrays = self._recording(params, args)
         if recording.chain.xp is not np:
@@ -167,7 +174,7 @@ class ValueAndGrad(_Differentiated):
         if not all(array.flags.c_contiguous for array in arrays):
             raise ValueError("expected C-contiguous arrays: a reshaped view of another one is a copy, made now")
         _check_out(params, out)
-        run, fill = recording.program.bind(arrays, out, on_ready).run, recording.seed.fill
+        run, fill = recording.program.bind(arrays, out, on_ready, before_read).run, recording.seed.fill
 
         def bound() -> float:
             fill(seed)
@@ -210,7 +217,7 @@ class Forward(_Transformed):
         if not any(isinstance(output, Tensor) for output in outputs):
             raise TypeError(f"expected a function that returns a tensor, found {type(result).__name__}")
         tensors = [output if isinstance(output, Tensor) else chain.constant(output) for output in outputs]
-        program = Program(chain, leaves, tensors, {})
+        program = Program(chain, leaves, tensors, {}, {})
         return _Recording(chain=chain, program=program, seed=None, unused=(), result=structure)
 
 

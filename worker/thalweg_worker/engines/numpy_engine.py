@@ -37,16 +37,9 @@ class NumpyEngine:
         before_read: BeforeRead | None = None,
         on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
-        bound = self._value_and_grad.bind(parameters, batch, out=out, seed=weight, on_ready=on_ready)
-        if before_read is None:
-            return bound
-
-        def asking() -> float:
-            for name, parameter in parameters.items():
-                before_read(name, parameter.size)
-            return bound()
-
-        return asking
+        return self._value_and_grad.bind(
+            parameters, batch, out=out, seed=weight, before_read=before_read, on_ready=on_ready
+        )
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         loss = float(self._loss(parameters, batch))

@@ -49,6 +49,9 @@ class GradientEngine(Protocol):
         weight:      samples of this microbatch / samples of the batch, so that the sum over all microbatches is the
                      gradient of the mean over the batch
         out:         the names and shapes of `parameters`; every element is written
+        before_read: called with (name, end) before elements of the parameter `name` before `end` are read, unless it
+                     was for these; may wait until they are there. It was called with end = size for each parameter
+                     before anything is written to `out`
         on_ready:    called with (name, first) when elements [first, size) of the gradient `name` are final in `out`;
                      the last call for each name says 0
 
