@@ -251,12 +251,15 @@ class HostServer:
         self._door.broadcast(messages.pack_finish())
 
     def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
-        at = begin + int(np.flatnonzero(~np.isfinite(parameters))[0]) if not np.isfinite(parameters).all() else begin
-        name, position = self.spec.layout.locate(at)
+        bad = np.flatnonzero(~np.isfinite(parameters))
+        # None: it is the rule's state that is not finite.
+        at = begin + int(bad[0]) if len(bad) else begin
+        tensor = next(t for t in self.spec.layout.tensors if at < t.end)
+        where = f" at {self.spec.layout.locate(at)[1]}" if len(bad) and tensor.begin <= at else ""
+        found = f"{parameters[at - begin]}{where}" if len(bad) else "an infinite state of the rule"
         rate = self.spec.step.learning_rate()(min(self.spec.step.steps_done(step), self.spec.step.steps - 1))
         raise NonFiniteError(
-            f"step {step}: the update of {name!r} is {parameters[at - begin]} at {position} (host {self.spec.host}'s "
-            f"shard); the learning rate was {rate:g}. Nothing of this block was published. Lower "
+            f"step {step}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning rate was {rate:g}. Nothing of this block was published. Lower "
             f"optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
         )
 

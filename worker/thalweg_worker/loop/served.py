@@ -237,8 +237,9 @@ class _Local(_Loop):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         size = self._layout.size
-        self._copy, self._sum = np.empty(size, dtype=np.float32), np.empty(size, dtype=np.float32)
-        self._one = np.empty(size, dtype=np.float32)
+        self._copy = np.empty(size, dtype=np.float32)
+        # Zeros: nobody writes the gaps between tensors, and the rule reads them.
+        self._sum, self._one = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
         assert self._how.new_local_update is not None  # the launch gives it where there are local steps
         self._update = self._how.new_local_update(size)
         sampler = self._sampler
