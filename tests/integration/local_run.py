@@ -53,6 +53,8 @@ class Engine:
 
     deterministic = True
 
+    batch: Any = None
+
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
@@ -61,13 +63,14 @@ class Engine:
 
         def gradient() -> float:
             step, microbatch = batch.key[1:].tolist()
+            self.batch = batch
             self.before(step, microbatch)
             return self.after(step, microbatch, compute(), out)
 
         return gradient
 
     def before(self, step: int, microbatch: int) -> None:
-        """Called before each gradient."""
+        """Called before each gradient, of the samples in `batch`."""
 
     def after(self, step: int, microbatch: int, loss: float, out: Any) -> float:
         """Called after each gradient; returns the loss."""
