@@ -66,6 +66,8 @@ class Lead:
     def on(self, host: int, message: HostMessage) -> None:
         """What a host says."""
         kind = message.WhichOneof("kind")
+        if self.error is not None and kind != "left":
+            return  # what a run that has failed still says
         if kind == "ready":
             self._waiting_for.discard(host)
             if not self._waiting_for:
