@@ -35,6 +35,16 @@ from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 from thalweg_proto.wire import HEADER_BYTES_MAX, pack_block, unpack_block
 
 MESSAGE_BYTES_MAX = BLOCK_ELEMENTS_MAX * FLOAT_BYTES * 2 + HEADER_BYTES_MAX  # topk of everything: index and value
+WINDOW_BYTES = 16 << 20
+"""How much of a stream may be on its way, or wait to be read. By default it is 64 KiB, and grows only as the other side
+says so: that word would wait behind all the data that goes the other way."""
+TRANSPORT = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.max_frame_size", 1 << 20),
+]
 SERVICES = ("thalweg.v1.ParameterServer", "thalweg.v1.Coordination")
 PINGS_AT_LEAST_S = 10.0
 """How far apart a client's keepalive pings must be."""
@@ -89,8 +99,7 @@ class GrpcDoor:
             futures.ThreadPoolExecutor(streams, thread_name_prefix="thalweg-door"),
             maximum_concurrent_rpcs=streams,
             options=[
-                ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-                ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+                *TRANSPORT,
                 ("grpc.http2.min_ping_interval_without_data_ms", int(1e3 * PINGS_AT_LEAST_S)),
                 ("grpc.so_reuseport", 0),
             ],

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
-from thalweg_cluster.hosts.door import MESSAGE_BYTES_MAX, PINGS_AT_LEAST_S, SERVICES, Behind
+from thalweg_cluster.hosts.door import PINGS_AT_LEAST_S, SERVICES, TRANSPORT, Behind
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.streams import Outbox
 from thalweg_proto.errors import ProtocolError, ServerError
@@ -38,8 +38,7 @@ LEAVE_S = 2.0
 PING_S = 2 * PINGS_AT_LEAST_S
 PING_ANSWER_S = 10.0
 _OPTIONS = [
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    *TRANSPORT,
     ("grpc.keepalive_time_ms", int(1e3 * PING_S)),
     ("grpc.keepalive_timeout_ms", int(1e3 * PING_ANSWER_S)),
     ("grpc.http2.max_pings_without_data", 0),
