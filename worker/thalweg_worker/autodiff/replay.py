@@ -56,7 +56,7 @@ def destination(result: Tensor, taken: Iterable[Tensor]) -> Destination:
         undo.append(x.undo)
         part = x.undo(part)
         x = x.base
-    there = part.flags.c_contiguous and np.may_share_memory(part, whole)
+    there = part is whole or (part.flags.c_contiguous and np.may_share_memory(part, whole))
     if there and x.computed and not any(x is other for other in taken):
         return Destination(tensor=x, undo=tuple(undo))
     return Destination(tensor=copy(result), undo=())

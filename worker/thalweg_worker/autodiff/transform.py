@@ -82,11 +82,13 @@ class _Differentiated(_Transformed):
     def _finish(self, chain: Chain, params: dict[str, Tensor], leaves: list[Tensor], result: Any) -> _Recording:
         loss = _scalar(chain, result)
         seed = chain.constant(np.ones((), chain.dtype))
+        # Zeros come before all gradients, so that nothing has to wait for them; plan.py drops those that nobody needs.
+        zeros = {name: zeros_like(p) for name, p in params.items()}
         gradients = dict(zip(params, backpropagate(loss, seed, list(params.values())), strict=True))
         destinations: dict[str, Destination] = {}
         for name, gradient in gradients.items():
             taken = [place.tensor for place in destinations.values()]
-            destinations[name] = destination(zeros_like(params[name]) if gradient is None else gradient, taken)
+            destinations[name] = destination(zeros[name] if gradient is None else gradient, taken)
         return _Recording(
             chain=chain,
             program=Program(chain, leaves, [loss] if self._with_value else [], destinations, params),
