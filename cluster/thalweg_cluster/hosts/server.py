@@ -259,8 +259,8 @@ class HostServer:
         found = f"{parameters[at - begin]}{where}" if len(bad) else "an infinite state of the rule"
         rate = self.spec.step.learning_rate()(min(self.spec.step.steps_done(step), self.spec.step.steps - 1))
         raise NonFiniteError(
-            f"step {step}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning rate "
-            f"was {rate:g}. Nothing of this block was published. Lower optimizer.learning_rate, or set "
+            f"step {step}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
+            f"rate was {rate:g}. Nothing of this block was published. Lower optimizer.learning_rate, or set "
             f"optimizer.clip_norm or optimizer.warmup_steps."
         )
 
