@@ -17,7 +17,7 @@ from __future__ import annotations
 
 TILE = 128 * 1024  # elements of the smallest tile or block, about
 ROWS = 16  # its height is a multiple of this, which the inner loops of BLAS divide into
-TILE_ROWS = 32  # and at least this,
+TILE_ROWS = 128  # and at least this,
 BLOCK_ROWS = 256  # or this: of lower ones the sum would take longer
 UNCUT_MAX = 1024 * 1024  # elements of a parameter that is one block
 
