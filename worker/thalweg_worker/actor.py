@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_limits
@@ -16,6 +17,10 @@ from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
 from thalweg_worker.sampler import Sampler
+
+
+NICENESS = 10
+"""Of a worker where its host's server has a part in each step: the server, who keeps the wire full, goes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,4 +84,5 @@ class Worker:
             with MeetingExchange(connection, spec.new_server_work) as meeting:
                 run_meeting(meeting, *rest)
         else:
+            os.nice(NICENESS)
             run_served(ServedExchange(connection), *rest, spec.served)
