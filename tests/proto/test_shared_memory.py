@@ -100,3 +100,48 @@ def test_a_version_cannot_be_written_through_what_engines_read():
     """The array is read-only."""
     with pytest.raises(ValueError, match="read-only"):
         vectors().version(0)[0] = 1.0
+
+
+def served(size=4, versions=2, gradients=3):
+    """The arrays as the server maps them, and as a worker does."""
+    plan = shared_memory.ServedPlan(size=size, versions=versions, gradients=gradients)
+    fd = shared_memory.create_segment(plan.vector_bytes)
+    mapped = [shared_memory.ServedVectors(plan, fd, server=server) for server in (True, False)]
+    os.close(fd)
+    return mapped
+
+
+def test_a_worker_reads_what_its_server_wrote_and_the_other_way_round():
+    """Versions go to workers, gradients come from them; each row is what was written to it."""
+    server, worker = served()
+    for t in (0, 1):
+        server.version(t)[...] = 10 + t
+    for m, gradient in enumerate(worker.gradients):
+        gradient[...] = m
+    assert worker.versions.tolist() == [[10] * 4, [11] * 4]
+    assert server.gradients.tolist() == [[0] * 4, [1] * 4, [2] * 4]
+
+
+def test_versions_take_turns_in_their_rows():
+    """Version t + R lies where version t did, for as many rows R as there are."""
+    for versions in (1, 2, 3):
+        server, worker = served(versions=versions)
+        for t in range(7):
+            server.version(t)[...] = t
+            there = range(max(0, t - versions + 1), t + 1)
+            assert [worker.version(v)[0] for v in there] == list(there)
+
+
+def test_a_worker_cannot_write_versions():
+    """All that engines read is read-only."""
+    _, worker = served()
+    for array in (worker.versions, worker.version(0)):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 1.0
+
+
+def test_a_host_without_workers_has_no_gradients():
+    """Its memory holds the versions alone."""
+    server, worker = served(gradients=0)
+    assert server.gradients.shape == worker.gradients.shape == (0, 4)
+    assert shared_memory.ServedPlan(size=4, versions=2, gradients=0).vector_bytes == 2 * 4 * 4

@@ -56,6 +56,8 @@ def test_a_short_job_gets_every_default() -> None:
     )
     assert (job.train.batch_size, job.train.microbatches, job.train.eval_every) == (128, 8, 100)
     assert (job.train.consistency, job.train.staleness, job.train.backup_workers) == ("sync", None, 0)
+    assert (job.train.local_steps, job.cluster.servers) == (1, 0)
+    assert (job.cluster.wire, job.cluster.wire_fraction, job.cluster.wire_parameters) == ("float32", None, "float32")
     assert (job.optimizer.rule, job.optimizer.learning_rate, job.optimizer.momentum) == ("momentum", 0.1, 0.9)
     assert (job.cluster.workers, job.cluster.engine, job.cluster.max_failures) == (2, "numpy", 3)
     assert (job.checkpoint.every_steps, job.checkpoint.keep, job.metrics.port) == (100, 3, 0)
@@ -96,6 +98,35 @@ def test_a_rule_has_its_own_options_with_torch_defaults(rule: str, options: dict
     assert parse(optimizer={"rule": rule}).optimizer.options_for("rule") == options
 
 
+@pytest.mark.parametrize(
+    ("consistency", "options"),
+    [
+        ("sync", {"backup_workers": 0, "local_steps": 1, "outer_learning_rate": 0.7, "outer_momentum": 0.9}),
+        ("ssp", {"staleness": 3, "staleness_scaling": False}),
+        ("async", {"staleness_scaling": False}),
+    ],
+)
+def test_a_consistency_has_its_own_options(consistency: str, options: dict[str, Any]) -> None:
+    """`options_for("consistency")` is exactly what it takes, with the defaults of the contract."""
+    assert parse(train={"consistency": consistency}).train.options_for("consistency") == options
+
+
+@pytest.mark.parametrize(
+    ("cluster", "of", "options"),
+    [
+        ({"wire": "topk"}, "wire", {"wire_fraction": 0.01}),
+        *(({"wire": wire}, "wire", {}) for wire in ("float32", "bfloat16", "int8")),
+        ({"engine": "emulated"}, "engine", {"emulated_ms": 50.0}),
+        *(({"engine": engine}, "engine", {}) for engine in ("numpy", "cupy", "torch", "jax")),
+    ],
+)
+def test_a_wire_format_and_an_engine_have_their_own_options(
+    cluster: dict[str, Any], of: str, options: dict[str, Any]
+) -> None:
+    """Only topk takes a fraction, and only the emulated engine a time."""
+    assert parse(cluster=cluster).cluster.options_for(of) == options
+
+
 def test_microbatches_follow_a_small_batch() -> None:
     """By default there are 8 microbatches, or as many as the batch has samples."""
     assert parse(train={"batch_size": 3}).train.microbatches == 3
@@ -131,7 +162,13 @@ def test_a_whole_number_is_taken_for_a_number() -> None:
     [
         {"train": {"consistency": "ssp", "staleness": 2}},
         {"train": {"consistency": "async"}},
+        {"train": {"consistency": "async", "staleness_scaling": True}},
         {"train": {"backup_workers": 1}},
+        {"train": {"backup_workers": 1, "local_steps": 1}},
+        {"train": {"local_steps": 8, "outer_learning_rate": 1.0, "outer_momentum": 0.0}},
+        {"cluster": {"servers": 3}},
+        {"cluster": {"wire": "topk", "wire_fraction": 0.25, "wire_parameters": "bfloat16"}},
+        {"cluster": {"engine": "emulated", "emulated_ms": 0.0}},
         *({"cluster": {"engine": engine}} for engine in ("cupy", "torch", "jax", "emulated")),
         {"cluster": {"gpus_per_worker": 0.5}},
     ],
@@ -162,6 +199,35 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
         ({"train": {"batch_size": 4, "microbatches": 8}}, "train.batch_size", "batch smaller than microbatches"),
         ({"train": {"staleness": 1}}, "train.staleness", '"staleness" belongs to consistency "ssp"'),
         ({"train": {"backup_workers": 2}}, "train.backup_workers", "fewer than cluster.workers (2); found 2"),
+        *(
+            (
+                {"train": {"consistency": consistency, key: value}},
+                f"train.{key}",
+                f'"{key}" belongs to consistency "sync"',
+            )
+            for consistency in ("ssp", "async")
+            for key, value in (
+                ("backup_workers", 1),
+                ("local_steps", 2),
+                ("outer_learning_rate", 0.5),
+                ("outer_momentum", 0.5),
+            )
+        ),
+        (
+            {"train": {"staleness_scaling": True}},
+            "train.staleness_scaling",
+            '"staleness_scaling" belongs to consistency "ssp" or "async"',
+        ),
+        ({"train": {"consistency": "async", "staleness": 3}}, "train.staleness", 'belongs to consistency "ssp"'),
+        ({"train": {"consistency": "ssp", "staleness": -1}}, "train.staleness", "a whole number >= 0; found -1"),
+        ({"train": {"local_steps": 0}}, "train.local_steps", "a whole number >= 1; found 0"),
+        ({"train": {"outer_learning_rate": 0}}, "train.outer_learning_rate", "a number > 0; found 0"),
+        ({"train": {"outer_momentum": 1}}, "train.outer_momentum", "a number >= 0 and < 1; found 1"),
+        (
+            {"train": {"backup_workers": 1, "local_steps": 4}},
+            "train.backup_workers",
+            "expected 0 with local_steps; found 1\n    a round waits for all workers",
+        ),
         ({"optimizer": {"learning_rate": -0.1}}, "optimizer.learning_rate", "a number > 0; found -0.1"),
         ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate", "a number > 0; found 0"),
         ({"optimizer": {"learning_rate": float("nan")}}, "optimizer.learning_rate", "found nan"),
@@ -188,6 +254,32 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
         ),
         ({"cluster": {"workers": 0}}, "cluster.workers", "a whole number >= 1; found 0"),
         ({"cluster": {"engine": "numpi"}}, "cluster.engine", 'did you mean "numpy"?'),
+        ({"cluster": {"servers": -1}}, "cluster.servers", "a whole number >= 0; found -1"),
+        ({"cluster": {"wire": "float16"}}, "cluster.wire", 'did you mean "bfloat16"?'),
+        ({"cluster": {"wire": "top-k"}}, "cluster.wire", 'did you mean "topk"?'),
+        ({"cluster": {"wire_parameters": "int8"}}, "cluster.wire_parameters", '"float32" or "bfloat16"; found "int8"'),
+        *(
+            (
+                {"cluster": {"wire": wire, "wire_fraction": 0.1}},
+                "cluster.wire_fraction",
+                '"wire_fraction" belongs to wire "topk"',
+            )
+            for wire in ("float32", "bfloat16", "int8")
+        ),
+        *(
+            (
+                {"cluster": {"wire": "topk", "wire_fraction": fraction}},
+                "cluster.wire_fraction",
+                f"a number > 0 and < 1; found {fraction}",
+            )
+            for fraction in (0, 1)
+        ),
+        ({"cluster": {"emulated_ms": 5}}, "cluster.emulated_ms", '"emulated_ms" belongs to engine "emulated"'),
+        (
+            {"cluster": {"engine": "emulated", "emulated_ms": -1}},
+            "cluster.emulated_ms",
+            "a number >= 0; found -1",
+        ),
         ({"cluster": {"placement": "pack"}}, "cluster.placement", '"PACK" or "SPREAD"; found "pack"'),
         ({"cluster": {"gpus_per_worker": 1.5}}, "cluster.gpus_per_worker", "found 1.5"),
         ({"metrics": {"port": 70000}}, "metrics.port", "a whole number from 0 to 65535; found 70000"),
@@ -237,6 +329,11 @@ def test_a_wrong_field_does_not_break_laws_about_it() -> None:
     """Where the number of workers is wrong itself, nothing is said about microbatches for them."""
     assert set(problems(cluster={"workers": 0}, train={"microbatches": 1})) == {"cluster.workers"}
     assert set(problems(optimizer={"rule": "sgdd", "momentum": 0.5})) == {"optimizer.rule"}
+    assert set(problems(train={"local_steps": 0, "backup_workers": 1})) == {"train.local_steps"}
+    assert set(problems(train={"consistency": "ssp", "backup_workers": 1, "local_steps": 4})) == {
+        "train.backup_workers",
+        "train.local_steps",
+    }
 
 
 def test_a_misplaced_option_of_a_wrong_kind_is_one_mistake() -> None:

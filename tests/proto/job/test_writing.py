@@ -37,6 +37,31 @@ RULE_OPTIONS: dict[str, Any] = {
     "lr_decay": PARTS,
     "initial_accumulator_value": PARTS,
 }
+CONSISTENCIES: Any = st.one_of(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "consistency": st.just("sync"),
+            "local_steps": st.integers(1, 99),
+            "outer_learning_rate": RATES,
+            "outer_momentum": PARTS,
+        },
+    ),
+    st.fixed_dictionaries(
+        {"consistency": st.just("ssp")},
+        optional={"staleness": st.integers(0, 99), "staleness_scaling": st.booleans()},
+    ),
+    st.fixed_dictionaries({"consistency": st.just("async")}, optional={"staleness_scaling": st.booleans()}),
+)
+WIRES: Any = st.one_of(
+    st.fixed_dictionaries({}, optional={"wire": st.sampled_from(["float32", "bfloat16", "int8"])}),
+    st.fixed_dictionaries({"wire": st.just("topk")}, optional={"wire_fraction": st.floats(0.001, 0.999)}),
+)
+SERVERS: Any = {"servers": st.integers(0, 9), "wire_parameters": st.sampled_from(["float32", "bfloat16"])}
+ENGINES: Any = st.one_of(
+    st.fixed_dictionaries({}, optional={"engine": st.sampled_from(["numpy", "torch"])}),
+    st.fixed_dictionaries({"engine": st.just("emulated")}, optional={"emulated_ms": PARTS}),
+)
 
 
 @st.composite
@@ -65,9 +90,15 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
             length: draw(lengths),
             "batch_size": draw(st.integers(40, 99) | st.just("full")),
             **draw(st.fixed_dictionaries({}, optional={"microbatches": st.integers(5, 40)})),
+            **draw(CONSISTENCIES),
         },
         "optimizer": {"rule": rule, **draw(st.fixed_dictionaries({}, optional=taken))},
-        "cluster": {"workers": workers},
+        "cluster": {
+            "workers": workers,
+            **draw(WIRES),
+            **draw(ENGINES),
+            **draw(st.fixed_dictionaries({}, optional=SERVERS)),
+        },
     }
 
 
