@@ -82,6 +82,8 @@ def check_parameters(header: pb.BlockHeader, nbytes: int, owner: int, expected: 
     refusal = check_names(header.protocol_version, header.job_id, header.generation, expected)
     if refusal is not None:
         return refusal
+    if header.sender != 1 + owner:
+        return _invalid("sender", f"{1 + owner}, host {owner}'s", str(header.sender))
     bounds = expected.shards.bounds[owner]
     known = {expected.parameters.name, "float32"}
     if FORMAT_NAMES.get(header.format) not in known:
