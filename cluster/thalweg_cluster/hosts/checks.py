@@ -109,11 +109,16 @@ def _check_data(header: pb.BlockHeader, nbytes: int, agreed: WireFormat | None, 
         expected = agreed.name if of_job and agreed is not None else ", ".join(FORMAT_NAMES.values())
         return _invalid("format", expected, _format_name(header.format))
     elements = header.end - header.begin
-    form = agreed if agreed is not None and agreed.name == name else make_format(name)
-    needed = form.encoded_bytes(elements)
+    needed = sent_format(header.format, agreed).encoded_bytes(elements)
     if nbytes != needed:
         return _invalid("data", f"{needed} bytes, which {elements} elements take in {name}", f"{nbytes} bytes")
     return None
+
+
+def sent_format(number: int, agreed: WireFormat | None) -> WireFormat:
+    """The format that a block gives by a known `number`; with the options that were agreed upon, if it is that one."""
+    name = FORMAT_NAMES[number]
+    return agreed if agreed is not None and agreed.name == name else make_format(name)
 
 
 def refusal_of(error: ProtocolError) -> Refusal:

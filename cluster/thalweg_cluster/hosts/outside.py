@@ -6,10 +6,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected
+from thalweg_cluster.hosts.checks import Expected, sent_format
 from thalweg_cluster.hosts.events import OutsidePush
 from thalweg_proto.errors import ProtocolError
-from thalweg_proto.formats import make_format
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 
 
@@ -41,7 +40,7 @@ class OutsidePushes:
                 )
         self._covered[header.begin] = header.end
         block = self._gradient[header.begin - begin : header.end - begin]
-        make_format(FORMAT_NAMES[header.format]).decode(data, block)
+        sent_format(header.format, self._expected.gradients).decode(data, block)
         if sum(e - b for b, e in self._covered.items()) < end - begin:
             return None
         self._name = None
