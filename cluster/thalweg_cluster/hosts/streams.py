@@ -28,10 +28,14 @@ class Outbox(Generic[T]):
         self._closed = False
 
     def put(self, urgency: tuple[int, ...], make: Callable[[], T]) -> None:
-        """What `make` returns is to be sent; of all that waits, the least `urgency` first, then what came first."""
+        """What `make` returns is to be sent; of all that waits, the least `urgency` first, then what came first.
+
+        Nothing where the end was said before.
+        """
         with self._changed:
-            heappush(self._heap, (urgency, next(self._order), make))
-            self._changed.notify()
+            if not self._closed:
+                heappush(self._heap, (urgency, next(self._order), make))
+                self._changed.notify()
 
     def close(self) -> None:
         """What was put in before is still sent; nothing after."""
