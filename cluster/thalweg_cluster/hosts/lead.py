@@ -20,6 +20,7 @@ from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import norm
+from thalweg_proto.blocks import Shards
 from thalweg_proto.messages import Evaluated, unpack_from_worker
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
@@ -137,7 +138,10 @@ class BarrierLead(Lead):
         self._early: list[HostMessage.Pushed] = []  # of a step whose predecessor's pushes are not all heard of
         self._steps: dict[int, _Step] = {}  # not accounted yet
         self._accounted = 0  # versions
-        self._whole_on = dict.fromkeys(self._hosts, 0)  # the newest version that each host has
+        shards = Shards.of(spec.layout.size, spec.topology.owns, block=spec.block)
+        # The newest version that each host has; one without workers, and without a shard since there are fewer chunks
+        # than owners, has none.
+        self._whole_on = {h: 0 for h in self._hosts if spec.topology.ranks[h] or shards.owned_by(h)}
         self._weights = (
             spec.step.weights() if spec.step.local_steps == 1 else [1 / self._parts.total] * self._parts.total
         )
