@@ -122,9 +122,11 @@ class Lead:
             self._tell(host, message)
 
     def _non_finite_loss(self, step: int, part: int, loss: float) -> None:
-        rate = self._step.learning_rate()(self._step.steps_done(step))
+        first = self._step.steps_done(step)
+        part_of = "worker" if self._step.local_steps > 1 else "microbatch"
+        rate = self._step.learning_rate()(first)
         self.fail(
-            f"step {step}: the loss of microbatch {part} is {loss}; the learning rate was {rate:g}. "
+            f"step {first}: the loss of {part_of} {part} is {loss}; the learning rate was {rate:g}. "
             f"Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
         )
 
