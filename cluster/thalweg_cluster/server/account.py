@@ -106,21 +106,23 @@ class Account:
             self._release_rows()
 
     def end(self) -> None:
-        """The run is over."""
+        """The run is over: what was not evaluated will not be."""
+        self._release_rows(ended=True)
         with self._changed:
             self._running = False
             self._changed.notify_all()
 
-    def _release_rows(self) -> None:
-        """Lets those rows out that wait for no evaluation, of themselves or of one before them."""
+    def _release_rows(self, *, ended: bool = False) -> None:
+        """Lets those rows out that wait for no evaluation, of themselves or of one before them; at the end all."""
         ready = []
         while self._pending:
             version, row = self._pending[0]
             if self._step.evaluates(version):
                 result = self._evaluated.pop(version, None)
-                if result is None:
+                if result is not None:
+                    row = replace(row, evaluation=result._asdict())
+                elif not ended:
                     break
-                row = replace(row, evaluation=result._asdict())
             ready.append(row)
             self._pending.popleft()
         if ready:
