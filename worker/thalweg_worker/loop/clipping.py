@@ -18,6 +18,12 @@ def shorten(gradient: NDArray[np.float32], longest: float) -> None:
     if not longest:
         return
     chunks = [gradient[i : i + CHUNK] for i in range(0, len(gradient), CHUNK)]
-    norm = math.sqrt(math.fsum(float(np.dot(chunk, chunk)) for chunk in chunks))
+    norm = math.sqrt(math.fsum(map(_sum_of_squares, chunks)))
     if longest < norm < math.inf:
         np.multiply(gradient, np.float32(longest / (norm + 1e-6)), out=gradient)
+
+
+def _sum_of_squares(chunk: NDArray[np.float32]) -> float:
+    """In float32, which is quick; in float64 where that overflows. As the servers do where they clip."""
+    squares = float(np.dot(chunk, chunk))
+    return squares if math.isfinite(squares) else float(np.sum(np.square(chunk, dtype=np.float64)))
