@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,54 @@ def test_rows_are_about_a_hundred_and_the_last_version_is_evaluated(steps, eval_
         assert min(steps, 50) <= len(rows) <= 200
     if chunks:
         assert evaluated == [v for v in range(1, steps + 1) if v == steps or (eval_every and v % eval_every == 0)]
+
+
+def rounds(steps: int, local_steps: int, **changed) -> StepSpec:
+    """A job whose workers take so many steps by themselves in each version."""
+    return StepSpec(microbatches=1, batch_size=1, steps=steps, rule="sgd", local_steps=local_steps, **changed)
+
+
+def test_versions_of_local_steps_by_hand():
+    """Ten steps in rounds of four: three versions, the last one of two steps; evaluated where step 6 was passed."""
+    spec = rounds(10, 4, chunks=1, eval_every=6)
+    assert spec.versions == 3
+    assert [spec.steps_done(version) for version in range(4)] == [0, 4, 8, 10]
+    assert [version for version in range(4) if spec.evaluates(version)] == [2, 3]
+    assert [version for version in range(4) if spec.has_row(version)] == [1, 2, 3]
+
+
+@given(st.integers(1, 3000), st.integers(1, 50))
+def test_versions_are_rounds_of_steps(steps, local_steps):
+    """Each but the last is of `local_steps` steps; with the last one all steps are done, and not before."""
+    spec = rounds(steps, local_steps)
+    done = [spec.steps_done(version) for version in range(spec.versions + 1)]
+    assert done[-1] == steps
+    assert done[:-1] == [version * local_steps for version in range(spec.versions)]
+    assert done == sorted(set(done))
+
+
+@given(st.integers(1, 3000), st.integers(1, 50), st.integers(0, 300), st.integers(0, 2))
+def test_a_version_stands_for_all_steps_that_it_is_made_of(steps, local_steps, eval_every, chunks):
+    """It is evaluated, and has a row, where one of them would be or have one without local steps; so has the last."""
+    spec = rounds(steps, local_steps, eval_every=eval_every, chunks=chunks)
+    single = rounds(steps, 1, eval_every=eval_every, chunks=chunks)
+    every = max(1, steps // 100)
+    for version in range(1, spec.versions + 1):
+        made_of = range(spec.steps_done(version - 1) + 1, spec.steps_done(version) + 1)
+        assert spec.evaluates(version) == any(single.evaluates(step) for step in made_of)
+        assert spec.has_row(version) == (
+            version == spec.versions or spec.evaluates(version) or any(step % every == 0 for step in made_of)
+        )
+    assert not spec.has_row(0)
+    assert spec.evaluates(spec.versions) == (chunks > 0)
+
+
+def test_workers_meet_only_where_all_wait_for_all():
+    """In sync without backup workers and local steps; else a server does its part itself."""
+    spec = StepSpec(microbatches=2, batch_size=2, steps=1, rule="sgd")
+    assert spec.workers_meet
+    for changed in ({"consistency": "ssp"}, {"consistency": "async"}, {"backup": 1}, {"local_steps": 2}):
+        assert not replace(spec, **changed).workers_meet
 
 
 @given(st.integers(1, 40), st.integers(1, 1000))
