@@ -84,11 +84,13 @@ class Engine:
 class LocalRun:
     """A run that goes on, and what it came to once `join` returned.
 
-    servers: by host
+    servers:   by host
+    addresses: of their gRPC doors, by host
     """
 
     layout: Layout
     servers: list[Any]
+    addresses: list[str] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     results: dict[int, RunResult] = field(default_factory=dict)
     server_errors: list[BaseException] = field(default_factory=list)
@@ -195,6 +197,7 @@ def start_locally(
         ]
         run = LocalRun(layout, list(servers))
         listening = [server.open() for server in servers]
+        run.addresses = listening
         serve = [partial(server.serve, addresses(listening, host)) for host, server in enumerate(servers)]
         host_of = {rank: host for host, on_host in enumerate(ranks) for rank in on_host}
     how = ServedLoop(

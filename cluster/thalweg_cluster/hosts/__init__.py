@@ -9,6 +9,7 @@ readiness.py     which blocks are there
 shard.py         the arithmetic of a shard's owner
 checks.py        what a message must be to be let in
 door.py          the gRPC server: Push, Pull, Status, Attend
+callers.py       who calls it: a host of the job, or anybody else
 peers.py         the gRPC client: the streams to the other hosts
 streams.py       what waits to be sent
 """

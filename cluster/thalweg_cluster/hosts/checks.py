@@ -51,10 +51,18 @@ class Expected:
     parameters: WireFormat
 
 
+def check_version(protocol_version: int) -> Refusal | None:
+    """Whether a message is of this protocol."""
+    if protocol_version == PROTOCOL_VERSION:
+        return None
+    return _precondition("protocol_version", PROTOCOL_VERSION, protocol_version, "both sides need the same release")
+
+
 def check_names(protocol_version: int, job_id: str, generation: int, expected: Expected) -> Refusal | None:
     """Whether a message is of this protocol, this job and its present membership."""
-    if protocol_version != PROTOCOL_VERSION:
-        return _precondition("protocol_version", PROTOCOL_VERSION, protocol_version, "both sides need the same release")
+    refusal = check_version(protocol_version)
+    if refusal is not None:
+        return refusal
     if job_id != expected.job_id:
         return Refusal(grpc.StatusCode.NOT_FOUND, f"job_id: expected {expected.job_id!r}; found {job_id!r}")
     if generation != expected.generation:

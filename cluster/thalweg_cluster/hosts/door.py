@@ -10,9 +10,11 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from typing import NoReturn, Protocol, TypeVar
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 import numpy as np
@@ -21,7 +23,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
-from thalweg_cluster.hosts.checks import Expected, Refusal, RefusedError, check_names, check_push, refusal_of
+from thalweg_cluster.hosts.callers import Callers
+from thalweg_cluster.hosts.checks import (
+    Expected,
+    Refusal,
+    RefusedError,
+    check_names,
+    check_push,
+    check_version,
+    refusal_of,
+)
 from thalweg_cluster.hosts.events import Event, HostSaid, Lost, OutsidePush, PartArrived
 from thalweg_cluster.hosts.outside import OutsidePushes
 from thalweg_cluster.hosts.streams import Outbox
@@ -48,12 +59,13 @@ TRANSPORT = [
 SERVICES = ("thalweg.v1.ParameterServer", "thalweg.v1.Coordination")
 PINGS_AT_LEAST_S = 10.0
 """How far apart a client's keepalive pings must be."""
-OUTSIDE_STREAMS_MAX = 8
 ANSWER_S = 60.0
 """How long the server may take to answer a push from outside."""
 _RESULTS = {Verdict.ACCEPTED: pb.ACCEPTED, Verdict.DUPLICATE: pb.DUPLICATE, Verdict.LATE: pb.LATE}
 
 M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Behind(Protocol):
@@ -92,12 +104,12 @@ class GrpcDoor:
         self._behind = behind
         others = [host for host in range(expected.hosts) if host != expected.host]
         self.parameters: Mapping[int, Outbox[bytes]] = {host: Outbox() for host in others}
-        self.replies: Mapping[int, Outbox[pb.PushReply | Refusal]] = {host: Outbox() for host in others}
+        self.replies: Mapping[int, Outbox[pb.PushReply]] = {host: Outbox() for host in others}
         self.orders: Mapping[int, Outbox[LeadMessage]] = {host: Outbox() for host in others}
-        streams = 3 * len(others) + OUTSIDE_STREAMS_MAX
+        self._callers = Callers(expected.host, expected.hosts)
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(streams, thread_name_prefix="thalweg-door"),
-            maximum_concurrent_rpcs=streams,
+            futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door"),
+            maximum_concurrent_rpcs=self._callers.calls_max,
             options=[
                 *TRANSPORT,
                 ("grpc.http2.min_ping_interval_without_data_ms", int(1e3 * PINGS_AT_LEAST_S)),
@@ -112,11 +124,11 @@ class GrpcDoor:
                     SERVICES[0],
                     {
                         "Push": grpc.stream_stream_rpc_method_handler(
-                            self._push, response_serializer=pb.PushReply.SerializeToString
+                            _stream(self._push), response_serializer=pb.PushReply.SerializeToString
                         ),
-                        "Pull": grpc.unary_stream_rpc_method_handler(self._pull),
+                        "Pull": grpc.unary_stream_rpc_method_handler(_stream(self._pull)),
                         "Status": grpc.unary_unary_rpc_method_handler(
-                            self._status, response_serializer=pb.StatusReply.SerializeToString
+                            _unary(self._status), response_serializer=pb.StatusReply.SerializeToString
                         ),
                     },
                 ),
@@ -124,7 +136,7 @@ class GrpcDoor:
                     SERVICES[1],
                     {
                         "Attend": grpc.stream_stream_rpc_method_handler(
-                            self._attend, response_serializer=LeadMessage.SerializeToString
+                            _stream(self._attend), response_serializer=LeadMessage.SerializeToString
                         )
                     },
                 ),
@@ -149,54 +161,48 @@ class GrpcDoor:
     # Push
 
     def _push(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[pb.PushReply]:
-        outside = OutsidePushes(self._expected)
-        for message in messages:
-            try:
-                header, data = self._let_in(message)
-                if header.sender:
-                    self._part(header, data)
-                    yield from self._host(header.sender - 1, messages, context)
-                    return
-                whole = outside.add(header, data)
-            except ProtocolError as error:
-                _refuse(context, refusal_of(error))
-            if whole is not None:
-                yield self._answer(whole, context)
+        host = self._callers.host_of(context)
+        if host is not None:
+            self._callers.take(host, "Push")
+            yield from self._host(host, messages, context)
+            return
+        with self._callers.outside(context):
+            context.send_initial_metadata(())
+            pushes = OutsidePushes(self._expected)
+            for message in messages:
+                whole = pushes.add(*self._let_in(message, 0))
+                if whole is not None:
+                    yield self._answer(whole, context)
 
-    def _let_in(self, message: bytes) -> tuple[pb.BlockHeader, memoryview]:
+    def _let_in(self, message: bytes, sender: int) -> tuple[pb.BlockHeader, memoryview]:
         """A block of a gradient. ProtocolError, or RefusedError with the status, where it may not come in."""
         header, data = unpack_block(message)
-        refusal = check_push(header, data.nbytes, self._expected)
-        if refusal is not None:
-            raise RefusedError(refusal)
+        if header.sender != sender:
+            raise ProtocolError(f"sender: expected {sender}; found {header.sender}")
+        _check(check_push(header, data.nbytes, self._expected))
         return header, data
 
     def _host(self, host: int, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[pb.PushReply]:
         """The stream of a host of the job: heard in a thread of its own, since answers come whenever they come."""
-        outbox = self.replies.get(host)
-        if outbox is None:
-            _refuse(context, Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"sender: expected another host; found {host}"))
-        context.add_callback(outbox.drop)
+        outbox = self.replies[host]
+        _drop_with(context, outbox)
 
         def hear() -> None:
             try:
                 for message in messages:
-                    self._part(*self._let_in(message))
+                    self._part(*self._let_in(message, 1 + host))
                 lost = "it closed the stream (push)"
             except ProtocolError as error:
-                refusal = refusal_of(error)
-                outbox.put((), lambda: refusal)
-                lost = refusal.details
+                outbox.put((), partial(_raise, error))
+                lost = str(error)
             except Exception as error:  # gRPC raises a bare Exception where the stream breaks
                 lost = f"{error or 'its connection broke'} (push)"
             self._behind.post(Lost(host, lost))
             outbox.close()
 
+        context.send_initial_metadata(())
         threading.Thread(target=hear, daemon=True, name=f"thalweg-pushes-{host}").start()
-        for reply in outbox:
-            if isinstance(reply, Refusal):
-                _refuse(context, reply)
-            yield reply
+        yield from outbox
 
     def _part(self, header: pb.BlockHeader, data: memoryview) -> None:
         """A block of a gradient from a host of the job."""
@@ -227,26 +233,25 @@ class GrpcDoor:
     # Pull
 
     def _pull(self, message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        request = _parsed(pb.PullRequest, message, context)
-        expected = self._expected
-        refusal = check_names(request.protocol_version, request.job_id, request.generation, expected)
-        if refusal is not None:
-            _refuse(context, refusal)
-        if not request.follow:
-            return self._newest(context)
-        outbox = self.parameters.get(request.host)
-        if outbox is None:
-            found = f"host: expected another host of the job, 0 to {expected.hosts - 1}; found {request.host}"
-            _refuse(context, Refusal(grpc.StatusCode.INVALID_ARGUMENT, found))
-        context.add_callback(outbox.drop)
-        context.send_initial_metadata(())
-        return iter(outbox)
+        request = _parsed(pb.PullRequest, message)
+        _check(check_names(request.protocol_version, request.job_id, request.generation, self._expected))
+        if request.follow:
+            host = self._callers.host(context)
+            self._callers.take(host, "Pull")
+            outbox = self.parameters[host]
+            _drop_with(context, outbox)
+            context.send_initial_metadata(())
+            yield from outbox
+        else:
+            of_host = self._callers.host_of(context) is not None
+            with nullcontext() if of_host else self._callers.outside(context):
+                yield from self._newest()
 
-    def _newest(self, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def _newest(self) -> Iterator[bytes]:
         try:
             version, parameters = self._behind.snapshot()
         except ProtocolError as error:
-            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise RefusedError(Refusal(grpc.StatusCode.UNAVAILABLE, str(error))) from error
         expected, begin = self._expected, self._expected.shards.bounds[self._expected.host][0]
         exact = make_format("float32")
         for index in expected.shards.owned_by(expected.host):
@@ -266,47 +271,87 @@ class GrpcDoor:
     # Status, Attend
 
     def _status(self, message: bytes, context: grpc.ServicerContext) -> pb.StatusReply:
-        request = _parsed(pb.StatusRequest, message, context)
-        if request.protocol_version != PROTOCOL_VERSION:
-            details = f"protocol_version: expected {PROTOCOL_VERSION}; found {request.protocol_version}"
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, details)
+        _check(check_version(_parsed(pb.StatusRequest, message).protocol_version))
         return self._behind.status()
 
     def _attend(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[LeadMessage]:
-        expected = self._expected
-        joined = _parsed(HostMessage, next(messages, b""), context).joined
-        refusal = check_names(joined.protocol_version, joined.job_id, joined.generation, expected)
-        if refusal is not None:
-            _refuse(context, refusal)
-        outbox = self.orders.get(joined.host)
-        if expected.host or outbox is None:
-            details = f"host: expected one of 1 to {expected.hosts - 1} at the lead, host 0; found {joined.host}"
-            _refuse(context, Refusal(grpc.StatusCode.INVALID_ARGUMENT, details))
-        context.add_callback(outbox.drop)
+        joined = _parsed(HostMessage, next(messages, b"")).joined
+        _check(check_names(joined.protocol_version, joined.job_id, joined.generation, self._expected))
+        host = self._callers.host(context)
+        if self._expected.host:
+            raise ProtocolError(f"expected a call of the lead, host 0; found one of host {self._expected.host}")
+        self._callers.take(host, "Attend")
+        outbox = self.orders[host]
+        _drop_with(context, outbox)
 
         def hear() -> None:
             try:
                 for message in messages:
-                    self._behind.post(HostSaid(joined.host, HostMessage.FromString(message)))
-                ended = "it closed its connection"
+                    self._behind.post(HostSaid(host, _parsed(HostMessage, message)))
+                lost = "it closed its connection"
+            except ProtocolError as error:
+                outbox.put((), partial(_raise, error))
+                lost = str(error)
             except Exception as error:  # gRPC raises a bare Exception where the stream breaks
-                ended = str(error) or "its connection broke"
-            self._behind.post(Lost(joined.host, ended))
+                lost = str(error) or "its connection broke"
+            self._behind.post(Lost(host, lost))
             outbox.close()
 
         context.send_initial_metadata(())
-        threading.Thread(target=hear, daemon=True, name=f"thalweg-host-{joined.host}").start()
-        return iter(outbox)
+        threading.Thread(target=hear, daemon=True, name=f"thalweg-host-{host}").start()
+        yield from outbox
 
 
-def _parsed(kind: type[M], message: bytes, context: grpc.ServicerContext) -> M:
+def _unary(answer: Callable[[R, grpc.ServicerContext], T]) -> Callable[[R, grpc.ServicerContext], T]:
+    """What `answer` does, and where it raises ProtocolError, the status that says so."""
+
+    def behave(request: R, context: grpc.ServicerContext) -> T:
+        try:
+            return answer(request, context)
+        except ProtocolError as error:
+            _refuse(context, error)
+
+    return behave
+
+
+def _stream(
+    answer: Callable[[R, grpc.ServicerContext], Iterator[T]],
+) -> Callable[[R, grpc.ServicerContext], Iterator[T]]:
+    """The same for a method that answers with a stream."""
+
+    def behave(request: R, context: grpc.ServicerContext) -> Iterator[T]:
+        try:
+            yield from answer(request, context)
+        except ProtocolError as error:
+            _refuse(context, error)
+
+    return behave
+
+
+def _refuse(context: grpc.ServicerContext, error: ProtocolError) -> NoReturn:
+    refusal = refusal_of(error)
+    context.abort(refusal.status, refusal.details)
+    raise AssertionError("abort returned")
+
+
+def _check(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise RefusedError(refusal)
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def _drop_with(context: grpc.ServicerContext, outbox: Outbox[Any]) -> None:
+    """Nothing is sent any more once the call has ended, on whichever side."""
+    if not context.add_callback(outbox.drop):  # it has ended already
+        outbox.drop()
+
+
+def _parsed(kind: type[M], message: bytes) -> M:
     try:
         return kind.FromString(message)
     except DecodeError as error:
-        found = f"expected a {kind.__name__}; found {len(message)} bytes that are none: {error}"
-        _refuse(context, Refusal(grpc.StatusCode.INVALID_ARGUMENT, found))
-
-
-def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
-    context.abort(refusal.status, refusal.details)
-    raise AssertionError("abort returned")
+        found = f"{len(message)} bytes that are none: {error}"
+        raise ProtocolError(f"expected a {kind.__name__}; found {found}") from error

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from thalweg_cluster.hosts.callers import FETCHES_MAX, HOST_KEY
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
 from thalweg_cluster.hosts.door import PINGS_AT_LEAST_S, SERVICES, TRANSPORT, Behind
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
@@ -32,7 +33,6 @@ RUN_S = 30 * 24 * 3600.0
 """The deadline of the streams that last as long as the run."""
 FETCH_S = 120.0
 """How long an owner may take to send its shard once."""
-FETCHES_MAX = 8
 LEAVE_S = 2.0
 """How long the lead may take to hear the last word of a host."""
 PING_S = 2 * PINGS_AT_LEAST_S
@@ -60,6 +60,7 @@ class Peers:
         self._channels: list[grpc.Channel] = []
         self._newest: dict[int, Callable[..., Any]] = {}  # Pull, by owner
         self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
+        self._me = ((HOST_KEY, str(expected.host)),)  # metadata of the calls
         self._closed = False
         self._attending: threading.Thread | None = None  # hears the lead
         others = [host for host in range(expected.hosts) if host != expected.host]
@@ -118,7 +119,8 @@ class Peers:
 
     def _open_push(self, host: int, channel: grpc.Channel) -> None:
         push: Any = channel.stream_stream(f"/{SERVICES[0]}/Push")
-        call = push(self.gradients[host], timeout=RUN_S)
+        call = push(self.gradients[host], timeout=RUN_S, metadata=self._me)
+        call.initial_metadata()  # waits until the owner has taken note
         self._listen(host, call, lambda reply: self._on_reply(host, pb.PushReply.FromString(reply)), "push")
 
     def _on_reply(self, owner: int, reply: pb.PushReply) -> None:
@@ -127,7 +129,7 @@ class Peers:
     def _open_pull(self, host: int, channel: grpc.Channel) -> None:
         pull: Any = channel.unary_stream(f"/{SERVICES[0]}/Pull", request_serializer=pb.PullRequest.SerializeToString)
         self._newest[host] = pull
-        call = pull(self._request(follow=True), timeout=RUN_S)
+        call = pull(self._request(follow=True), timeout=RUN_S, metadata=self._me)
         call.initial_metadata()  # waits until the owner has taken note
 
         def hear(message: bytes) -> None:
@@ -141,7 +143,8 @@ class Peers:
         def fetch() -> None:
             try:
                 for owner in self.gradients:
-                    for message in self._newest[owner](self._request(follow=False), timeout=FETCH_S):
+                    request = self._request(follow=False)
+                    for message in self._newest[owner](request, timeout=FETCH_S, metadata=self._me):
                         self._received(owner, message)
             except (grpc.RpcError, ProtocolError) as error:
                 if not self._closed:
@@ -158,7 +161,6 @@ class Peers:
             job_id=expected.job_id,
             generation=expected.generation,
             follow=follow,
-            host=expected.host,
         )
 
     def _received(self, owner: int, message: bytes) -> ParametersArrived:
@@ -184,9 +186,8 @@ class Peers:
             protocol_version=PROTOCOL_VERSION,
             job_id=expected.job_id,
             generation=expected.generation,
-            host=expected.host,
         )
-        call = attend(_first(HostMessage(joined=joined), words), timeout=RUN_S)
+        call = attend(_first(HostMessage(joined=joined), words), timeout=RUN_S, metadata=self._me)
         call.initial_metadata()
         return self._listen(0, call, lambda message: self._behind.post(LeadSaid(message)), "the lead")
 

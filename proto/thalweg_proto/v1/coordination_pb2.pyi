@@ -9,16 +9,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class HostMessage(_message.Message):
     __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat")
     class Joined(_message.Message):
-        __slots__ = ("protocol_version", "job_id", "generation", "host")
+        __slots__ = ("protocol_version", "job_id", "generation")
         PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         GENERATION_FIELD_NUMBER: _ClassVar[int]
-        HOST_FIELD_NUMBER: _ClassVar[int]
         protocol_version: int
         job_id: str
         generation: int
-        host: int
-        def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ..., host: _Optional[int] = ...) -> None: ...
+        def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
     class Ready(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...

@@ -80,18 +80,16 @@ class PushReply(_message.Message):
     def __init__(self, result: _Optional[_Union[PushResult, str]] = ..., step: _Optional[int] = ..., part_begin: _Optional[int] = ..., part_end: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_id", "generation", "follow", "host")
+    __slots__ = ("protocol_version", "job_id", "generation", "follow")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
-    HOST_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_id: str
     generation: int
     follow: bool
-    host: int
-    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ..., follow: bool = ..., host: _Optional[int] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ..., follow: bool = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ("protocol_version",)

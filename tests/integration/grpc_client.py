@@ -1,0 +1,139 @@
+"""A client of the gRPC door, as anybody could write one; and runs that stand still, for it to look at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tests.integration.local_run import JOB_ID, Engine, LocalRun, start_locally
+
+from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
+from thalweg_proto.messages import PROTOCOL_VERSION
+from thalweg_proto.v1 import parameter_server_pb2 as pb
+
+TIMEOUT_S = 20.0
+SERVICE = "/thalweg.v1.ParameterServer/"
+PUSH, PULL, STATUS, ATTEND = SERVICE + "Push", SERVICE + "Pull", SERVICE + "Status", "/thalweg.v1.Coordination/Attend"
+ONE_REQUEST = (PULL, STATUS)
+
+
+class Client:
+    """One connection to a door."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.channel.close()
+
+    def call(self, method: str, *messages: bytes, metadata: Sequence[tuple[str, str]] = ()) -> list[bytes]:
+        """All answers to these bytes; grpc.RpcError with the status where they are refused."""
+        if method == STATUS:
+            return [self.channel.unary_unary(method)(messages[0], timeout=TIMEOUT_S, metadata=metadata)]
+        if method == PULL:
+            return list(self.channel.unary_stream(method)(messages[0], timeout=TIMEOUT_S, metadata=metadata))
+        return list(self.channel.stream_stream(method)(iter(messages), timeout=TIMEOUT_S, metadata=metadata))
+
+    def status(self) -> pb.StatusReply:
+        [answer] = self.call(STATUS, pb.StatusRequest(protocol_version=PROTOCOL_VERSION).SerializeToString())
+        return pb.StatusReply.FromString(answer)
+
+    def pull(self) -> tuple[int, NDArray[np.float32]]:
+        """The version, and the parameters of the server's shard."""
+        blocks = [pb.Block.FromString(answer) for answer in self.call(PULL, pull_request().SerializeToString())]
+        [version] = {block.header.step for block in blocks}
+        return version, np.concatenate([np.frombuffer(block.data, dtype="<f4") for block in blocks])
+
+    def push(self, gradient: NDArray[np.float32], **header: Any) -> pb.PushReply:
+        """Pushes a gradient of the server's whole shard."""
+        [answer] = self.call(PUSH, *gradient_blocks(gradient, **header))
+        return pb.PushReply.FromString(answer)
+
+
+class Idle:
+    """A Push stream that is open, and on which nothing is said."""
+
+    def __init__(self, client: Client) -> None:
+        self._messages: SimpleQueue[bytes] = SimpleQueue()
+        push = client.channel.stream_stream(PUSH)
+        self._call = push(iter(self._messages.get, b""), timeout=TIMEOUT_S)
+        self._call.initial_metadata()  # waits until the server has taken note
+
+    def end(self) -> None:
+        self._messages.put(b"")
+        assert list(self._call) == []
+
+
+def pull_request(**changed: Any) -> pb.PullRequest:
+    return pb.PullRequest(**{"protocol_version": PROTOCOL_VERSION, "job_id": JOB_ID, "generation": 1, **changed})
+
+
+def block(data: bytes, **changed: Any) -> bytes:
+    """One block of a gradient from outside."""
+    header = {
+        "protocol_version": PROTOCOL_VERSION,
+        "job_id": JOB_ID,
+        "generation": 1,
+        "part_begin": 1000,
+        "part_end": 1001,
+        "format": pb.FLOAT32,
+        **changed,
+    }
+    return pb.Block(header=pb.BlockHeader(**header), data=data).SerializeToString()
+
+
+def gradient_blocks(
+    gradient: NDArray[np.float32], *, begin: int = 0, length: int = BLOCK_ELEMENTS_MAX, **header: Any
+) -> Iterator[bytes]:
+    """Blocks of `length` elements of the gradient of a shard that begins at `begin`."""
+    for at in range(0, len(gradient), length):
+        part = gradient[at : at + length]
+        yield block(part.astype("<f4").tobytes(), begin=begin + at, end=begin + at + len(part), **header)
+
+
+class Standing:
+    """A run whose workers stand still with the first unit of `step`, until `go_on`.
+
+    clients: of the doors, by host
+    """
+
+    def __init__(self, *, step: int = 1, **options: Any) -> None:
+        self._reached, self._may_go = threading.Event(), threading.Event()
+        standing = self
+
+        class Stands(Engine):
+            def before(self, at: int, microbatch: int) -> None:
+                if at >= step:
+                    standing._reached.set()
+                    assert standing._may_go.wait(TIMEOUT_S)
+
+        self.run: LocalRun = start_locally(engine=Stands, **options)
+        assert self._reached.wait(TIMEOUT_S)
+        self.clients = [Client(address) for address in self.run.addresses]
+
+    def go_on(self) -> LocalRun:
+        """Lets the run come to its end, and returns what it came to."""
+        self._may_go.set()
+        return self.run.join()
+
+
+@contextmanager
+def standing(**options: Any) -> Iterator[Standing]:
+    """A `Standing` run, which ends well."""
+    job = Standing(**options)
+    try:
+        yield job
+    finally:
+        run = job.go_on()
+        for client in job.clients:
+            client.channel.close()
+    assert (run.result.error, run.worker_errors) == (None, [])
