@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -101,20 +101,33 @@ def gradient_blocks(
 
 
 class Standing:
-    """A run whose workers stand still with the first unit of `step`, until `go_on`.
+    """A run whose workers stand still until `go_on`: before they join, with the first unit of `step`, or when they
+    evaluate.
 
     clients: of the doors, by host
     """
 
-    def __init__(self, *, step: int = 1, **options: Any) -> None:
+    def __init__(self, *, at: Literal["join", "step", "evaluation"] = "step", step: int = 1, **options: Any) -> None:
         self._reached, self._may_go = threading.Event(), threading.Event()
-        standing = self
+
+        def stand() -> None:
+            self._reached.set()
+            assert self._may_go.wait(TIMEOUT_S)
 
         class Stands(Engine):
-            def before(self, at: int, microbatch: int) -> None:
-                if at >= step:
-                    standing._reached.set()
-                    assert standing._may_go.wait(TIMEOUT_S)
+            def __init__(self, engine: Any) -> None:
+                super().__init__(engine)
+                if at == "join":
+                    stand()
+
+            def before(self, now: int, microbatch: int) -> None:
+                if at == "step" and now >= step:
+                    stand()
+
+            def evaluate(self, parameters: Any, batch: Any) -> Any:
+                if at == "evaluation":
+                    stand()
+                return super().evaluate(parameters, batch)
 
         self.run: LocalRun = start_locally(engine=Stands, **options)
         assert self._reached.wait(TIMEOUT_S)

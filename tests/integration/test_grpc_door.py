@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import grpc
+import numpy as np
 import pytest
 from grpc import StatusCode
 from tests.integration.grpc_client import (
     ATTEND,
     PULL,
     PUSH,
+    TIMEOUT_S,
+    Client,
     Idle,
     Standing,
     block,
+    gradient_blocks,
     pull_request,
     standing,
 )
+from tests.integration.local_run import train_locally
 
 from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX
+from thalweg_cluster.hosts.window import Window
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1 import parameter_server_pb2 as pb
@@ -161,3 +168,202 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
         client.pull()
         idle.append(Idle(client))
         assert job.go_on().result.error is None
+
+
+# Pushes from outside
+
+
+def gradient(job: Standing, seed: int = 0) -> np.ndarray:
+    """Some gradient of the lead's shard."""
+    _, parameters = job.clients[0].pull()
+    return np.random.default_rng(seed).standard_normal(len(parameters), dtype=np.float32)
+
+
+RATE = np.float32(0.01)  # the learning rate of ASYNC
+
+
+def test_a_gradient_from_outside_is_applied_once():
+    """The parameters are what plain arithmetic says; a repeat is acknowledged, and changes nothing."""
+    with standing(**ASYNC) as job:
+        client = job.clients[0]
+        version, before = client.pull()
+        assert version == client.status().version == 1
+        first, second = gradient(job, seed=1), gradient(job, seed=2)
+        answer = client.push(first, step=1, version=1)
+        assert (answer.result, answer.step, answer.part_begin, answer.part_end) == (pb.ACCEPTED, 1, 1000, 1001)
+        _, after = client.pull()
+        np.testing.assert_array_equal(after, before - RATE * first)
+        assert client.push(second, step=1, version=1).result == pb.DUPLICATE  # of this name, whatever it holds
+        np.testing.assert_array_equal(client.pull()[1], after)
+        assert client.push(second, step=1, version=1, part_begin=7, part_end=8).result == pb.ACCEPTED
+        np.testing.assert_array_equal(client.pull()[1], after - RATE * second)
+
+
+def test_blocks_come_in_any_order_and_size_and_pushes_follow_each_other():
+    """Two pushes on one stream, the first from its end on in odd pieces, the second in bfloat16."""
+    with standing(**ASYNC) as job:
+        client = job.clients[0]
+        _, before = client.pull()
+        first, second = gradient(job, seed=1), np.full(len(before), 0.5, dtype=np.float32)
+        halves = (second.view("<u4") >> 16).astype("<u2").tobytes()
+        blocks = [
+            *reversed(list(gradient_blocks(first, length=999, step=1, version=1))),
+            part(
+                begin=0,
+                end=len(before),
+                data=halves,
+                format=pb.BFLOAT16,
+                step=1,
+                version=0,
+                part_end=1005,
+                part_begin=1004,
+            ),
+        ]
+        answers = [pb.PushReply.FromString(answer) for answer in client.call(PUSH, *blocks)]
+        assert [(answer.result, answer.part_begin) for answer in answers] == [(pb.ACCEPTED, 1000), (pb.ACCEPTED, 1004)]
+        np.testing.assert_array_equal(client.pull()[1], before - RATE * first - RATE * second)
+
+
+def test_a_stale_gradient_is_scaled_by_its_staleness():
+    """With staleness_scaling one that is computed on an old version counts for less, whatever step it says."""
+    with standing(**ASYNC, staleness_scaling=True, step=3) as job:
+        client = job.clients[0]
+        assert client.status().version == 3
+        pushed = gradient(job)
+        for version, step in ((3, 0), (0, 0), (1, 19)):
+            _, before = client.pull()
+            client.push(pushed, step=step, version=version, part_begin=10 + version, part_end=11 + version)
+            rate = np.float32(0.01 / (1 + 3 - version))
+            np.testing.assert_array_equal(client.pull()[1], before - rate * pushed)
+
+
+def test_ssp_refuses_what_is_too_stale():
+    """With a bound of 1 at version 3, a gradient is computed on version 2 or 3."""
+    with standing(**ASYNC | {"consistency": "ssp"}, staleness=1, step=3) as job:
+        client, pushed = job.clients[0], gradient(job)
+        assert client.status().version == 3
+        _, before = client.pull()
+        for version in (1, 4):
+            status, details = refusal(job, PUSH, *gradient_blocks(pushed, step=3, version=version))
+            assert (status, details) == (StatusCode.FAILED_PRECONDITION, f"version: expected 2 to 3; found {version}")
+        np.testing.assert_array_equal(client.pull()[1], before)
+        assert client.push(pushed, step=3, version=2).result == pb.ACCEPTED
+
+
+@pytest.mark.parametrize(("step", "result"), [(0, pb.LATE), (5, pb.DUPLICATE)])
+def test_sync_lets_no_gradient_in(step, result):
+    """The job's own workers compute all parts of a step: what else comes is late, or a repeat, and changes nothing."""
+    with standing(**TWO_HOSTS, step=2) as job:
+        pushed = gradient(job)
+        assert job.clients[0].push(pushed, step=step, version=0, part_begin=0, part_end=1).result == result
+    assert job.run.result.weights_sha256 == train_locally(workers=1, model=WIDE).result.weights_sha256
+
+
+NAN = np.full(64, np.nan, dtype="<f4").tobytes()
+PUSHES = [
+    ([part(data=NAN)], "data: expected finite numbers; found nan as element 0"),
+    ([part(), part()], "begin, end: expected elements that were not sent yet; found [0, 64)"),
+    ([part(), part(begin=63, end=127)], "begin, end: expected elements that were not sent yet; found [63, 127)"),
+    (
+        [part(), part(begin=64, end=128, step=3)],
+        "step, part_begin, part_end, version: expected (0, 1000, 1001, 0), a push",
+    ),
+    (
+        [part(), part(begin=64, end=128, version=1)],
+        "step, part_begin, part_end, version: expected (0, 1000, 1001, 0), a",
+    ),
+    ([part()], "begin, end: expected all elements of [0, "),
+]
+
+
+@pytest.mark.parametrize(("messages", "details"), PUSHES)
+def test_a_push_that_is_none_is_refused(job, messages, details):
+    """Something that is not finite, elements twice, two pushes mixed, or a stream that ends too early."""
+    found = refusal(job, PUSH, *messages)
+    assert found[0] is StatusCode.INVALID_ARGUMENT
+    assert found[1].startswith(details)
+
+
+@pytest.mark.parametrize(
+    ("changed", "details"),
+    [
+        ({"part_begin": 3, "part_end": 4}, "part_begin, part_end: expected one part, from 4 on"),
+        ({"part_end": 1002}, "part_begin, part_end: expected one part, from 4 on"),
+        ({"step": 20}, "step: expected at most 19, the job's last; found 20"),
+    ],
+)
+def test_a_name_that_no_push_can_have_is_refused(changed, details):
+    """The job's own microbatches, several parts, a step after the last."""
+    with standing(**ASYNC) as job:
+        found = refusal(job, PUSH, *gradient_blocks(gradient(job), **changed))
+    assert found[0] is StatusCode.INVALID_ARGUMENT
+    assert found[1].startswith(details)
+
+
+def test_nothing_is_let_in_before_the_first_step():
+    """The parameters can be pulled, but not changed, while workers have yet to join."""
+    with standing(**ASYNC, at="join") as job:
+        assert job.clients[0].pull()[0] == 0
+        found = refusal(job, PUSH, *gradient_blocks(gradient(job)))
+    assert found == (StatusCode.UNAVAILABLE, "the run has not begun")
+
+
+def test_nothing_is_let_in_after_the_last_step():
+    """While the last version is evaluated it can be pulled, but not changed: all hosts have it already."""
+    with standing(**ASYNC | {"workers": [1, 1]}, at="evaluation") as job:
+        found = refusal(job, PUSH, *gradient_blocks(gradient(job)))
+        pulled = [client.pull() for client in job.clients]
+    assert found == (StatusCode.UNAVAILABLE, "the run has ended: its last version is there")
+    assert [version for version, _ in pulled] == [20, 20]
+    final = np.concatenate([shard for _, shard in pulled])
+    assert all(np.array_equal(server.weights(), final) for server in job.run.servers)
+
+
+def test_a_push_that_nobody_answers_ends_with_the_run():
+    """It is told that the run has ended, and no thread waits on."""
+
+    def deaf(servers):
+        servers[0]._on_outside = lambda push: heard.set()
+
+    heard = threading.Event()
+    with standing(**ASYNC, made=deaf) as job:
+        pushed = gradient_blocks(gradient(job), step=1, version=1)
+        call = job.clients[0].channel.stream_stream(PUSH)(pushed, timeout=TIMEOUT_S)
+        assert heard.wait(TIMEOUT_S)
+        job.go_on()
+        assert (call.code(), call.details()) == (StatusCode.UNAVAILABLE, "the run has ended")
+
+
+# Parameters
+
+
+def test_what_is_pulled_is_the_version_that_it_says():
+    """Bit for bit: what as many steps make of it on one host without gRPC."""
+    with standing(**TWO_HOSTS, step=3) as job:
+        for client, server in zip(job.clients, job.run.servers, strict=True):
+            version, shard = client.pull()
+            assert version in (2, 3)
+            begin, end = server.shards.bounds[server.spec.host]
+            alone = train_locally(workers=1, model=WIDE, steps=version)
+            np.testing.assert_array_equal(shard, alone.servers[0].weights()[begin:end])
+
+
+def test_the_window_of_a_job_on_one_host_shows_its_parameters():
+    """A job whose workers meet takes no push, and shows what it has."""
+    windows = []
+
+    def open_window(servers):
+        windows.append(Window(servers[0]))
+        windows[0].open()
+
+    with standing(workers=2, model=WIDE, at="evaluation", made=open_window) as job:
+        [window] = windows
+        with Client(window.address) as client:
+            job.clients = [client]
+            assert client.push(gradient(job), step=3).result == pb.LATE
+            assert client.push(gradient(job), step=20).result == pb.DUPLICATE
+            assert refusal(job, PUSH, part(sender=1))[1] == "sender: expected 0; found 1"
+            version, pulled = client.pull()
+            assert version == client.status().version == 20
+            window.close()
+    np.testing.assert_array_equal(pulled, job.run.servers[0].weights())

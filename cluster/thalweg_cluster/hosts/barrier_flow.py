@@ -264,7 +264,7 @@ class BarrierFlow:
 
     def on_outside(self, push: OutsidePush) -> None:
         """The microbatches of a step are computed by the job's own workers: what else comes is one of them again."""
-        push.verdict.set_result((Verdict.DUPLICATE if push.step >= self.version else Verdict.LATE, ""))
+        push.answer(Verdict.DUPLICATE if push.step >= self.version else Verdict.LATE)
 
     def on_answered(self, owner: int, step: int, part: int) -> None:
         """Nothing: the next version is the answer to a push."""

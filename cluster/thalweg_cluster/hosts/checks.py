@@ -81,6 +81,8 @@ def check_push(header: pb.BlockHeader, nbytes: int, expected: Expected) -> Refus
     if header.part_begin >= header.part_end:
         found = f"[{header.part_begin}, {header.part_end})"
         return _invalid("part_begin, part_end", "a range of parts that is not empty", found)
+    if header.sender and header.version > header.step:
+        return _invalid("version", f"at most the step, {header.step}", str(header.version))
     own = expected.shards.bounds[expected.host]
     return _check_range(header, own, expected) or _check_data(header, nbytes, expected.gradients, header.sender > 0)
 

@@ -106,6 +106,9 @@ class GrpcDoor:
         self.parameters: Mapping[int, Outbox[bytes]] = {host: Outbox() for host in others}
         self.replies: Mapping[int, Outbox[pb.PushReply]] = {host: Outbox() for host in others}
         self.orders: Mapping[int, Outbox[LeadMessage]] = {host: Outbox() for host in others}
+        self._lock = threading.Lock()  # guards what follows
+        self._unanswered: set[futures.Future[Verdict]] = set()  # pushes from outside
+        self._closed = False
         self._callers = Callers(expected.host, expected.hosts)
         self._server = grpc.server(
             futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door"),
@@ -153,6 +156,11 @@ class GrpcDoor:
     def close(self, grace_s: float = 2.0) -> None:
         """Sends what waits, and ends all streams."""
         self._health.enter_graceful_shutdown()
+        with self._lock:
+            self._closed = True
+            for verdict in self._unanswered:
+                if not verdict.cancel() and not verdict.done():  # what was being done about it ended the run
+                    verdict.set_exception(_ended())
         for outboxes in (self.parameters, self.replies, self.orders):
             for outbox in outboxes.values():
                 outbox.close()
@@ -169,10 +177,13 @@ class GrpcDoor:
         with self._callers.outside(context):
             context.send_initial_metadata(())
             pushes = OutsidePushes(self._expected)
+            if not context.add_callback(pushes.drop):
+                return
             for message in messages:
                 whole = pushes.add(*self._let_in(message, 0))
                 if whole is not None:
-                    yield self._answer(whole, context)
+                    yield self._answer(whole)
+            pushes.end()
 
     def _let_in(self, message: bytes, sender: int) -> tuple[pb.BlockHeader, memoryview]:
         """A block of a gradient. ProtocolError, or RefusedError with the status, where it may not come in."""
@@ -213,22 +224,28 @@ class GrpcDoor:
         self._expected.gradients.decode(data, gradient)
         self._behind.post(PartArrived(host, header.step, header.version, parts, index, gradient))
 
-    def _answer(self, push: OutsidePush, context: grpc.ServicerContext) -> pb.PushReply:
+    def _answer(self, push: OutsidePush) -> pb.PushReply:
+        """What became of a push."""
+        verdict = push.verdict
+        with self._lock:
+            if self._closed:
+                raise _ended()
+            self._unanswered.add(verdict)
         self._behind.post(push)
         try:
-            verdict, refused = push.verdict.result(ANSWER_S)
-        except futures.TimeoutError:
-            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"the server did not answer within {ANSWER_S:.0f} s")
-        if refused:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, refused)
+            result = verdict.result(ANSWER_S)
+        except futures.TimeoutError as error:
+            verdict.cancel()
+            details = f"the server did not answer within {ANSWER_S:.0f} s"
+            raise RefusedError(Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, details)) from error
+        except futures.CancelledError as error:  # by `close`; or the client is gone, and hears nothing
+            raise _ended() from error
+        finally:
+            with self._lock:
+                self._unanswered.discard(verdict)
+        begin, end = push.parts
         version = self._behind.status().version
-        return pb.PushReply(
-            result=_RESULTS[verdict],
-            step=push.step,
-            part_begin=push.parts[0],
-            part_end=push.parts[1],
-            version=version,
-        )
+        return pb.PushReply(result=_RESULTS[result], step=push.step, part_begin=begin, part_end=end, version=version)
 
     # Pull
 
@@ -332,6 +349,10 @@ def _refuse(context: grpc.ServicerContext, error: ProtocolError) -> NoReturn:
     refusal = refusal_of(error)
     context.abort(refusal.status, refusal.details)
     raise AssertionError("abort returned")
+
+
+def _ended() -> RefusedError:
+    return RefusedError(Refusal(grpc.StatusCode.UNAVAILABLE, "the run has ended"))
 
 
 def _check(refusal: Refusal | None) -> None:

@@ -6,10 +6,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_cluster.hosts.checks import Refusal, RefusedError
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 
 
@@ -74,14 +76,26 @@ class StopAsked(NamedTuple):
 class OutsidePush:
     """Somebody who is no host of the job pushed a gradient for this shard.
 
-    verdict: takes the answer: what became of it, and why it was refused ("": it was not)
+    verdict: takes the answer; it is cancelled where nobody waits for it any more
     """
 
     step: int
     version: int
     parts: tuple[int, int]
     gradient: NDArray[np.float32]
-    verdict: Future[tuple[Verdict, str]]
+    verdict: Future[Verdict]
+
+    def begin(self) -> bool:
+        """Whether somebody waits for the answer, which has to follow then; else nothing may be done."""
+        return self.verdict.set_running_or_notify_cancel()
+
+    def answer(self, verdict: Verdict) -> None:
+        """What became of it."""
+        self.verdict.set_result(verdict)
+
+    def refuse(self, status: grpc.StatusCode, details: str) -> None:
+        """It was not let in."""
+        self.verdict.set_exception(RefusedError(Refusal(status, details)))
 
 
 Event = PartArrived | ParametersArrived | Answered | Refreshed | HostSaid | LeadSaid | Lost | StopAsked | OutsidePush

@@ -8,6 +8,7 @@ import numpy as np
 
 from thalweg_cluster.hosts.checks import Expected, sent_format
 from thalweg_cluster.hosts.events import OutsidePush
+from thalweg_cluster.update import all_finite
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 
@@ -17,32 +18,54 @@ class OutsidePushes:
 
     def __init__(self, expected: Expected) -> None:
         self._expected = expected
-        self._name: tuple[int, int, int] | None = None
-        self._covered: dict[int, int] = {}  # end by begin
+        self._begin, self._end = expected.shards.bounds[expected.host]
+        self._name: tuple[int, ...] | None = None  # of the push that is under way
+        self._missing = 0  # of its elements
+        self._whole: OutsidePush | None = None  # the last one
+        self._dropped = False
 
     def add(self, header: pb.BlockHeader, data: memoryview) -> OutsidePush | None:
         """A block, which was checked; the push, where it is whole with it.
 
-        ProtocolError where the block is none of the push that is under way, or overlaps with an earlier one.
+        ProtocolError where the block is none of the push that is under way, overlaps with an earlier one, or holds what
+        is not finite: that would end the run.
         """
-        name = (header.step, header.part_begin, header.part_end)
-        begin, end = self._expected.shards.bounds[self._expected.host]
+        name = (header.step, header.part_begin, header.part_end, header.version)
         if self._name is None:
-            self._name = name
-            self._gradient = np.zeros(end - begin, dtype=np.float32)
-            self._covered = {}
+            self._name, self._missing = name, self._end - self._begin
+            self._gradient = np.empty(self._missing, dtype=np.float32)
+            self._sent = np.zeros(self._missing, dtype=np.bool_)
         elif name != self._name:
-            raise ProtocolError(f"step, part_begin, part_end: expected {self._name}, which is not whole; found {name}")
-        for other_begin, other_end in self._covered.items():
-            if header.begin < other_end and other_begin < header.end:
-                raise ProtocolError(
-                    f"begin, end: expected elements that were not sent yet; found [{header.begin}, {header.end})"
-                )
-        self._covered[header.begin] = header.end
-        block = self._gradient[header.begin - begin : header.end - begin]
+            fields = "step, part_begin, part_end, version"
+            raise ProtocolError(f"{fields}: expected {self._name}, a push that is not whole; found {name}")
+        elements = slice(header.begin - self._begin, header.end - self._begin)
+        if self._sent[elements].any():
+            found = f"[{header.begin}, {header.end})"
+            raise ProtocolError(f"begin, end: expected elements that were not sent yet; found {found}")
+        block = self._gradient[elements]
         sent_format(header.format, self._expected.gradients).decode(data, block)
-        if sum(e - b for b, e in self._covered.items()) < end - begin:
+        if not all_finite(block):
+            at = int(np.flatnonzero(~np.isfinite(block))[0])
+            raise ProtocolError(f"data: expected finite numbers; found {block[at]} as element {header.begin + at}")
+        self._sent[elements] = True
+        self._missing -= len(block)
+        if self._missing:
             return None
         self._name = None
         parts = (header.part_begin, header.part_end)
-        return OutsidePush(header.step, header.version, parts, self._gradient, Future())
+        self._whole = OutsidePush(header.step, header.version, parts, self._gradient, Future())
+        if self._dropped:
+            self._whole.verdict.cancel()
+        return self._whole
+
+    def drop(self) -> None:
+        """The client is gone: what was not begun is not done. From any thread."""
+        self._dropped = True
+        if self._whole is not None:
+            self._whole.verdict.cancel()
+
+    def end(self) -> None:
+        """Nothing more comes. ProtocolError where a push is not whole."""
+        if self._name is not None:
+            found = f"{self._missing} missing"
+            raise ProtocolError(f"begin, end: expected all elements of [{self._begin}, {self._end}); found {found}")

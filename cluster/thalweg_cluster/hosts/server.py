@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -112,7 +113,7 @@ class HostServer:
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order)
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
         self._beat_s = 0.0
-        self._ready = self._stopped = self._left = False
+        self._ready = self._began = self._stopped = self._left = False
         self._stop_by = math.inf
         self._suspicion: tuple[float, events.Lost] | None = None  # since when, and what
         self._published_s = 0.0
@@ -298,7 +299,7 @@ class HostServer:
         elif isinstance(event, events.Refreshed):
             self._flow.on_refreshed(event.rank)
         elif isinstance(event, events.OutsidePush):
-            self._flow.on_outside(event)
+            self._on_outside(event)
         elif isinstance(event, events.StopAsked):
             self._stop_by = perf_counter() + STOP_S
             if self._lead is not None:
@@ -309,9 +310,18 @@ class HostServer:
         elif self._suspicion is None:
             self._suspicion = (perf_counter(), event)
 
+    def _on_outside(self, push: events.OutsidePush) -> None:
+        if not push.begin():
+            return
+        if self._began:
+            self._flow.on_outside(push)
+        else:
+            push.refuse(grpc.StatusCode.UNAVAILABLE, "the run has not begun")
+
     def _on_lead(self, message: LeadMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "begin":
+            self._began = True
             self._door.broadcast(messages.pack_begin())
             self._flow.begin()
         elif kind == "stop":

@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import partial
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
-from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
+from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Refusal
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
 from thalweg_cluster.hosts.flow import HostView
 from thalweg_cluster.hosts.readiness import Presence
@@ -127,7 +128,7 @@ class StaleFlow:
             self._view.push(owner, (begin,), partial(self._pack, index, unit, gradient[begin:end]))
         for index in self._own:
             begin, end, _ = self._blocks[index]
-            self._apply(index, unit.step, unit.version, gradient[begin:end])
+            self._apply(index, unit.step, unit.step - unit.version, gradient[begin:end])
         self._done_if_answered(name)
 
     def _pack(self, index: int, unit: LeadMessage.Granted, gradient: Block) -> bytes:
@@ -167,7 +168,7 @@ class StaleFlow:
         return np.empty(end - begin, dtype=np.float32)
 
     def on_part(self, event: PartArrived) -> None:
-        self._apply(event.block, event.step, event.version, event.gradient)
+        self._apply(event.block, event.step, event.step - event.version, event.gradient)
         name = (event.host, event.step, event.parts[0])
         missing = self._missing.get(name, len(self._own)) - 1
         self._missing[name] = missing
@@ -175,12 +176,12 @@ class StaleFlow:
             del self._missing[name]
             self._view.answer(event.host, event.step, event.parts[0])
 
-    def _apply(self, index: int, step: int, version: int, gradient: Block) -> None:
+    def _apply(self, index: int, step: int, staleness: int, gradient: Block) -> None:
         """Applies a block of a push, and shows it to this host's workers; the gradient is overwritten."""
         view, begin = self._view, self._blocks[index].begin
         rate = self._learning_rate(step)
         if self._step.staleness_scaling:
-            rate /= 1 + step - version
+            rate /= 1 + staleness
         update = view.shard.block_update(self._updates[index], rate)
         self._updates[index] += 1
         if view.shard.apply(begin, gradient, update):
@@ -200,19 +201,13 @@ class StaleFlow:
 
     def on_outside(self, push: OutsidePush) -> None:
         """A gradient of somebody who is no host of the job: applied at once, where its name is new."""
-        if push.parts[0] < self._step.microbatches or push.parts[1] != push.parts[0] + 1:
-            expected = f"one number from {self._step.microbatches} on: lower ones are the job's own microbatches"
-            push.verdict.set_result((Verdict.LATE, f"part_begin: expected {expected}; found {push.parts[0]}"))
-            return
-        staleness = self.version - push.version
-        bound = self._step.staleness
-        if staleness < 0 or (bound is not None and staleness > bound):
-            expected = f"{self.version} or less" + ("" if bound is None else f", and {self.version - bound} or more")
-            push.verdict.set_result((Verdict.LATE, f"version: expected {expected}; found {push.version}"))
+        refusal = self._refusal(push)
+        if refusal is not None:
+            push.refuse(*refusal)
             return
         name = (push.step, push.parts[0])
         if name in self._outside or push.step < self._forgotten:
-            push.verdict.set_result((Verdict.DUPLICATE, ""))
+            push.answer(Verdict.DUPLICATE if name in self._outside else Verdict.LATE)
             return
         self._outside[name] = None
         if len(self._outside) > NAMES_KEPT:
@@ -220,10 +215,29 @@ class StaleFlow:
         first = self._view.shards.bounds[self._host][0]
         for index in self._own:
             begin, end, _ = self._blocks[index]
-            self._apply(
-                index, min(push.step, self._step.steps - 1), push.version, push.gradient[begin - first : end - first]
+            self._apply(index, push.step, self.version - push.version, push.gradient[begin - first : end - first])
+        push.answer(Verdict.ACCEPTED)
+
+    def _refusal(self, push: OutsidePush) -> Refusal | None:
+        """Why a push from outside may not come in."""
+        if self._last is not None:
+            return Refusal(grpc.StatusCode.UNAVAILABLE, "the run has ended: its last version is there")
+        begin, end = push.parts
+        if begin < self._step.microbatches or end != begin + 1:
+            details = (
+                f"part_begin, part_end: expected one part, from {self._step.microbatches} on, since lower ones are the "
+                f"job's own microbatches; found [{begin}, {end})"
             )
-        push.verdict.set_result((Verdict.ACCEPTED, ""))
+            return Refusal(grpc.StatusCode.INVALID_ARGUMENT, details)
+        if push.step >= self._step.steps:
+            expected = f"at most {self._step.steps - 1}, the job's last"
+            return Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"step: expected {expected}; found {push.step}")
+        bound = self._step.staleness if self._step.consistency == "ssp" else None
+        least = 0 if bound is None else max(0, self.version - bound)
+        if not least <= push.version <= self.version:
+            details = f"version: expected {least} to {self.version}; found {push.version}"
+            return Refusal(grpc.StatusCode.FAILED_PRECONDITION, details)
+        return None
 
     # The last version
 

@@ -49,9 +49,8 @@ class Window:
 
     def post(self, event: Event) -> None:
         """The microbatches of a step are computed by the job's own workers: what else comes is one of them again."""
-        if isinstance(event, OutsidePush):
-            late = event.step < self._server.version
-            event.verdict.set_result((Verdict.LATE if late else Verdict.DUPLICATE, ""))
+        if isinstance(event, OutsidePush) and event.begin():
+            event.answer(Verdict.LATE if event.step < self._server.version else Verdict.DUPLICATE)
 
     def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:
         raise ProtocolError(f"sender: expected 0, since the job has one host; found {1 + host}")
