@@ -9,10 +9,14 @@ import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.integration.grpc_client import (
     ATTEND,
     PULL,
     PUSH,
+    STATUS,
     TIMEOUT_S,
     Client,
     Idle,
@@ -25,6 +29,7 @@ from tests.integration.grpc_client import (
 from tests.integration.local_run import train_locally
 
 from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX
+from thalweg_cluster.hosts.door import MESSAGE_BYTES_MAX
 from thalweg_cluster.hosts.window import Window
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
@@ -367,3 +372,119 @@ def test_the_window_of_a_job_on_one_host_shows_its_parameters():
             assert version == client.status().version == 20
             window.close()
     np.testing.assert_array_equal(pulled, job.run.servers[0].weights())
+
+
+# Whatever comes
+
+
+def test_a_message_over_the_limit_is_refused(job):
+    """More than the longest block takes is not even read; also in the middle of a push."""
+    for messages in ([part(data=bytes(MESSAGE_BYTES_MAX))], [part(), part(data=bytes(MESSAGE_BYTES_MAX))]):
+        status, details = refusal(job, PUSH, *messages)
+        assert status is StatusCode.RESOURCE_EXHAUSTED
+        assert str(MESSAGE_BYTES_MAX) in details
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (PUSH, part(job_id="x" * 1_000_000)),
+        (PUSH, part(job_id="x" * 4 + "\N{WATER WAVE}" * 250_000)),
+        (PULL, pull_request(job_id="x" * 1_000_000).SerializeToString()),
+        (ATTEND, joined(job_id="x" * 1_000_000)),
+    ],
+)
+def test_a_long_name_is_not_told_in_full(job, method, message):
+    """A status has room for a few kilobytes."""
+    status, details = refusal(job, method, message)
+    assert status is StatusCode.NOT_FOUND
+    assert details.startswith("job_id: expected 'test'; found 'xxxx")
+    assert len(details) < 1000
+
+
+SENDABLE = {
+    PUSH: [part(), part(format=pb.INT8, data=bytes(68)), part(format=pb.TOPK, data=bytes(8)), part(sender=2)],
+    PULL: [pull_request().SerializeToString(), FOLLOW],
+    STATUS: [pb.StatusRequest(protocol_version=PROTOCOL_VERSION).SerializeToString()],
+    ATTEND: [joined(), HostMessage(whole=HostMessage.Whole(version=1)).SerializeToString()],
+}
+NUMBERS = st.one_of(st.integers(0, 3), st.sampled_from([1000, 1001, 1 << 31]), st.integers(0, (1 << 32) - 1))
+LARGE = st.one_of(NUMBERS, st.integers(0, (1 << 64) - 1))
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "protocol_version": NUMBERS,
+        "job_id": st.text(),
+        "generation": LARGE,
+        "step": LARGE,
+        "part_begin": NUMBERS,
+        "part_end": NUMBERS,
+        "begin": LARGE,
+        "end": LARGE,
+        "format": st.integers(-1, 6),
+        "version": LARGE,
+        "sender": NUMBERS,
+        "data": st.binary(max_size=300),
+    },
+)
+
+
+@st.composite
+def mutated(draw) -> tuple[str, bytes]:
+    """A good message with some bytes taken out, put in or changed."""
+    method = draw(st.sampled_from(sorted(SENDABLE)))
+    message = bytearray(draw(st.sampled_from(SENDABLE[method])))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(message)))
+        message[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
+    return method, bytes(message)
+
+
+MESSAGES = st.one_of(
+    st.tuples(st.sampled_from(sorted(SENDABLE)), st.binary(max_size=300)),
+    mutated(),
+    st.tuples(st.just(PUSH), st.builds(lambda changed: part(**changed), HEADERS)),
+)
+CALLERS = st.sampled_from([(), [("thalweg-host", "0")], [("thalweg-host", "1")], [("thalweg-host", "none")]])
+ANSWERS = {  # to what is bad; none says that something broke
+    StatusCode.INVALID_ARGUMENT,
+    StatusCode.NOT_FOUND,
+    StatusCode.ALREADY_EXISTS,
+    StatusCode.FAILED_PRECONDITION,
+    StatusCode.OUT_OF_RANGE,
+    StatusCode.UNAVAILABLE,
+}
+
+
+def answer_to(client: Client, method: str, *messages: bytes, metadata) -> grpc.RpcError | None:
+    try:
+        client.call(method, *messages, metadata=metadata)
+    except grpc.RpcError as error:
+        return error
+    return None
+
+
+@settings(max_examples=300)
+@given(sent=MESSAGES, more=st.lists(MESSAGES, max_size=2), metadata=CALLERS)
+def test_whatever_is_sent_the_door_stays_open(job, sent, more, metadata):
+    """Random bytes, mutations of good messages, random headers: a fitting status with a text, and good calls go on."""
+    method, message = sent
+    messages = [message, *(other for _, other in more)]
+    for client in job.clients:
+        refused = answer_to(client, method, *messages, metadata=metadata)
+        assert refused is None or (refused.code() in ANSWERS and refused.details())
+        assert client.status().job_id == "test"
+    _, parameters = job.clients[0].pull()
+    assert np.isfinite(parameters).all()
+
+
+def test_the_standard_health_service_answers(job):
+    """SERVING, for the server and each service; NOT_FOUND for others."""
+    for client in job.clients:
+        health = health_pb2_grpc.HealthStub(client.channel)
+        for service in ("", "thalweg.v1.ParameterServer", "thalweg.v1.Coordination"):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=TIMEOUT_S)
+        assert caught.value.code() is StatusCode.NOT_FOUND

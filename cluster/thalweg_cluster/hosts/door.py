@@ -59,6 +59,8 @@ TRANSPORT = [
 SERVICES = ("thalweg.v1.ParameterServer", "thalweg.v1.Coordination")
 PINGS_AT_LEAST_S = 10.0
 """How far apart a client's keepalive pings must be."""
+DETAILS_MAX = 500
+"""Characters of a status: it travels in a header, of which gRPC takes 8 KiB."""
 ANSWER_S = 60.0
 """How long the server may take to answer a push from outside."""
 _RESULTS = {Verdict.ACCEPTED: pb.ACCEPTED, Verdict.DUPLICATE: pb.DUPLICATE, Verdict.LATE: pb.LATE}
@@ -346,8 +348,10 @@ def _stream(
 
 
 def _refuse(context: grpc.ServicerContext, error: ProtocolError) -> NoReturn:
-    refusal = refusal_of(error)
-    context.abort(refusal.status, refusal.details)
+    status, details = refusal_of(error)
+    if len(details) > DETAILS_MAX:  # it quotes what came in
+        details = f"{details[:DETAILS_MAX]}..."
+    context.abort(status, details)
     raise AssertionError("abort returned")
 
 
