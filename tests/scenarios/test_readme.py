@@ -46,8 +46,20 @@ def test_the_job_shown_is_the_job_that_make_train_runs():
     """The README's job file and cluster/jobs/digits.toml say the same."""
     from thalweg_proto.job.loading import _toml
 
-    [shown] = [text for language, text in BLOCKS if language == "toml"]
+    shown, *_ = [text for language, text in BLOCKS if language == "toml"]
     assert _toml.loads(shown) == _toml.loads((REPOSITORY / "cluster/jobs/digits.toml").read_text())
+
+
+def test_the_keys_shown_are_those_of_a_job():
+    """Each other piece of a job file in the README fits into that job."""
+    from thalweg_proto.job.loading import _toml
+    from thalweg_proto.job.parsing import parse_job
+
+    shown, *pieces = [_toml.loads(text) for language, text in BLOCKS if language == "toml"]
+    assert pieces
+    for piece in pieces:
+        job = shown | {table: shown[table] | keys for table, keys in piece.items()}
+        assert parse_job(job, folder=REPOSITORY / "cluster/jobs").problems == ()
 
 
 def test_the_model_shown_is_the_model_that_runs():

@@ -18,7 +18,6 @@ from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
 from thalweg_worker.sampler import Sampler
 
-
 NICENESS = 10
 """Of a worker where its host's server has a part in each step: the server, who keeps the wire full, goes first."""
 

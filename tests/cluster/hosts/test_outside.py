@@ -84,7 +84,9 @@ def test_a_push_is_sent_to_its_end_before_the_next():
     """A block of another name in between is refused."""
     pushes = OutsidePushes(expected())
     send(pushes, GRADIENT[:10], BEGIN)
-    with pytest.raises(ProtocolError, match=r"expected \(3, 9, 10, 2\), a push that is not whole; found \(4, 9, 10, 2\)"):
+    with pytest.raises(
+        ProtocolError, match=r"expected \(3, 9, 10, 2\), a push that is not whole; found \(4, 9, 10, 2\)"
+    ):
         send(pushes, GRADIENT[10:], BEGIN + 10, step=4)
 
 
