@@ -36,10 +36,13 @@ def test_one_message_may_make_all_blocks_final():
 def test_in_the_next_step_nothing_is_final():
     """After a reset, in the middle of a step too."""
     finals = Finals(blocks(4, 8), 2)
-    finals.final(0, 0)
-    finals.reset()
-    assert finals.final(1, 0) == range(2, 2)
-    assert finals.final(0, 4) == range(1, 2)
+    for told in (0, 5):
+        finals.final(0, told)
+        finals.final(1, 0)
+        finals.reset()
+        assert finals.final(1, 0) == range(2, 2)
+        assert finals.final(0, 4) == range(1, 2)
+        finals.reset()
 
 
 @given(BLOCKS, st.integers(1, 3), st.data())
