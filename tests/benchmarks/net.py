@@ -188,7 +188,7 @@ def measure_all(
     measurements = []
     with (
         tempfile.TemporaryDirectory(prefix="thalweg-bench-") as folder,
-        Hosts(WORKERS, bandwidth_gbit_s=gbit_s) as hosts,
+        Hosts(WORKERS, bandwidth_gbit_s=gbit_s, own_cores=True) as hosts,
     ):
         data = Path(folder)
         write_data(data)

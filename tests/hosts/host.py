@@ -55,12 +55,16 @@ class Host:
     address:   its IPv4 address; given to it by `Hosts`, as is the link that has it
     names:     address -> host name, for its /etc/hosts
     shm_bytes: the size of its /dev/shm
+    cores:     on which its commands run; None: on all
 
     Raises HostError where the kernel refuses.
     """
 
-    def __init__(self, name: str, address: str, *, names: Mapping[str, str], shm_bytes: int) -> None:
+    def __init__(
+        self, name: str, address: str, *, names: Mapping[str, str], shm_bytes: int, cores: Sequence[int] | None = None
+    ) -> None:
         self.name, self.address = name, address
+        self._cores = ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
         variables = {
             "NAME": name,
             "NAMES": "\n".join(f"{ip} {host}" for ip, host in {"127.0.0.1": "localhost", **names}.items()),
@@ -95,7 +99,7 @@ class Host:
     def popen(self, command: Sequence[str | os.PathLike[str]], **options: Any) -> HostProcess:
         """Start a command here; the options are those of `subprocess.Popen`, with no input and text by default."""
         pid = self.pid
-        enter = ["nsenter", f"--target={pid}", "--net", "--mount", "--uts", "--ipc"]
+        enter = [*self._cores, "nsenter", f"--target={pid}", "--net", "--mount", "--uts", "--ipc"]
         return HostProcess([*enter, f"--pid=/proc/{pid}/ns/pid_for_children"], command, **options)
 
     def run(

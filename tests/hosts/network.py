@@ -17,6 +17,7 @@ of their time; and it is the most that an idle link makes up for: 1 ms at 1 Gbit
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -40,14 +41,26 @@ class Hosts(Sequence[Host]):
 
     bandwidth_gbit_s: of each host, in each direction; None: as fast as memory
     shm_bytes:        the size of each host's /dev/shm
+    own_cores:        the machine's cores are dealt out to the hosts, as if each were a machine of its own
     """
 
-    def __init__(self, count: int, *, bandwidth_gbit_s: float | None = None, shm_bytes: int = 4 * GIB) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        bandwidth_gbit_s: float | None = None,
+        shm_bytes: int = 4 * GIB,
+        own_cores: bool = False,
+    ) -> None:
         if not 1 <= count <= HOSTS_MAX:
             raise ValueError(f"count: expected 1 to {HOSTS_MAX}; found {count}")
         self.bandwidth_gbit_s = bandwidth_gbit_s
         self._names = {f"{NETWORK}.{i + 1}": f"host-{i}" for i in range(count)}
         self._shm_bytes = shm_bytes
+        cores = sorted(os.sched_getaffinity(0))
+        if own_cores and len(cores) < count:
+            raise ValueError(f"own_cores: expected at least {count} cores; found {len(cores)}")
+        self._cores = [cores[i::count] if own_cores else None for i in range(count)]
         self._hosts: list[Host] = []
         self._blocked: dict[frozenset[Host], list[tuple[Host, str]]] = {}
         self._stack = ExitStack()
@@ -67,7 +80,9 @@ class Hosts(Sequence[Host]):
             switch = stack.enter_context(closing(Host("switch", "", names={}, shm_bytes=1 << 20)))
             _configure(switch, "link add name bridge0 type bridge", "link set bridge0 up")
             for i, (address, name) in enumerate(self._names.items()):
-                host = stack.enter_context(closing(Host(name, address, names=self._names, shm_bytes=self._shm_bytes)))
+                host = stack.enter_context(
+                    closing(Host(name, address, names=self._names, shm_bytes=self._shm_bytes, cores=self._cores[i]))
+                )
                 self._plug(host, switch, f"port{i}")
                 self._hosts.append(host)
             self._stack = stack.pop_all()

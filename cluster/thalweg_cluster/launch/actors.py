@@ -16,6 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
+from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
 from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
@@ -58,6 +59,7 @@ class ServerActor:
         self._server: Server | HostServer
         self._window: Window | None = None
         if isinstance(spec, ServedSpec):
+            prefer_short_turns()  # before gRPC starts its threads
             self._server = HostServer(spec, initial)
         else:
             self._server = Server(spec, initial)
@@ -75,6 +77,7 @@ class ServerActor:
     def serve(self, *opened: Opened) -> RunResult:
         """`opened`: what the servers of all hosts have opened, by host."""
         if isinstance(self._server, HostServer):
+            prefer_short_turns()
             return self._server.serve([each.address for each in opened])
         return self._server.serve()
 
