@@ -26,5 +26,5 @@ def prefer_short_turns() -> bool:
     with contextlib.suppress(OSError, AttributeError):
         nice = os.getpriority(os.PRIO_PROCESS, 0)
         attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, SLICE_NS, 0, 0)
-        return ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, 0) == 0
+        return bool(ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, 0) == 0)
     return False
