@@ -125,6 +125,7 @@ class LocalRun:
 
 def start_locally(
     *,
+    job_id: str = JOB_ID,
     workers: int | Sequence[int] = 2,
     owns: Sequence[bool] | None = None,
     batch_size: int = 16,
@@ -171,7 +172,7 @@ def start_locally(
     sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(1 if isinstance(workers, int) else len(workers))]
     if isinstance(workers, int):
         meeting = Server(
-            ServerSpec(address=sockets[0], job_id=JOB_ID, layout=layout, workers=workers, step=step), initial
+            ServerSpec(address=sockets[0], job_id=job_id, layout=layout, workers=workers, step=step), initial
         )
         run = LocalRun(layout, [meeting])
         serve = [meeting.serve]
@@ -185,7 +186,7 @@ def start_locally(
                 ServedSpec(
                     host=host,
                     address=sockets[host],
-                    job_id=JOB_ID,
+                    job_id=job_id,
                     layout=layout,
                     topology=topology,
                     step=step,
@@ -219,7 +220,7 @@ def start_locally(
     def work(rank: int) -> None:
         the_engine = (engines or {}).get(rank, engine)(NumpyEngine(source.build(spec), classify=True))
         try:
-            with join(sockets[host_of[rank]], job_id=JOB_ID, rank=rank, layout=layout) as connection:
+            with join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection:
                 if connection.welcome.meet:
                     with MeetingExchange(connection, partial(HostStep, step)) as exchange:
                         run_meeting(exchange, the_engine, sampler, training, held_out)

@@ -57,8 +57,7 @@ TRANSPORT = [
     ("grpc.http2.max_frame_size", 1 << 20),
 ]
 SERVICES = ("thalweg.v1.ParameterServer", "thalweg.v1.Coordination")
-PINGS_AT_LEAST_S = 10.0
-"""How far apart a client's keepalive pings must be."""
+PATIENCE_S = 30.0
 DETAILS_MAX = 500
 """Characters of a status: it travels in a header, of which gRPC takes 8 KiB."""
 ANSWER_S = 60.0
@@ -68,6 +67,22 @@ _RESULTS = {Verdict.ACCEPTED: pb.ACCEPTED, Verdict.DUPLICATE: pb.DUPLICATE, Verd
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+def keepalive(patience_s: float) -> list[tuple[str, int]]:
+    """Options of a connection that is given up when the other end says nothing for about `patience_s`: one ping after
+    two thirds of it, and the rest for the answer. So who hangs is told from who has nothing to say.
+
+    gRPC pings for its own reasons, too, and waits a minute for the answer to such a ping, and for that before it sends
+    one of ours; `ping_timeout_ms` bounds that.
+    """
+    third_ms = int(1e3 * patience_s / 3)
+    return [
+        ("grpc.keepalive_time_ms", 2 * third_ms),
+        ("grpc.keepalive_timeout_ms", third_ms),
+        ("grpc.http2.ping_timeout_ms", third_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
 
 
 class Behind(Protocol):
@@ -100,8 +115,11 @@ class GrpcDoor:
     orders:     what the lead tells each other host, by host
     """
 
-    def __init__(self, address: str, expected: Expected, behind: Behind) -> None:
-        """Binds `address` ("10.0.0.3:0": a free port). RuntimeError where that fails."""
+    def __init__(self, address: str, expected: Expected, behind: Behind, *, patience_s: float = PATIENCE_S) -> None:
+        """Binds `address` ("10.0.0.3:0": a free port). RuntimeError where that fails.
+
+        patience_s: after so long a client that hangs is given up; pings of its own are to be a third of it apart
+        """
         self._expected = expected
         self._behind = behind
         others = [host for host in range(expected.hosts) if host != expected.host]
@@ -117,7 +135,8 @@ class GrpcDoor:
             maximum_concurrent_rpcs=self._callers.calls_max,
             options=[
                 *TRANSPORT,
-                ("grpc.http2.min_ping_interval_without_data_ms", int(1e3 * PINGS_AT_LEAST_S)),
+                *keepalive(patience_s),
+                ("grpc.http2.min_ping_interval_without_data_ms", int(1e3 * patience_s / 3)),
                 ("grpc.so_reuseport", 0),
             ],
         )

@@ -11,13 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
 
 from thalweg_cluster.hosts.callers import FETCHES_MAX, HOST_KEY
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
-from thalweg_cluster.hosts.door import PINGS_AT_LEAST_S, SERVICES, TRANSPORT, Behind
+from thalweg_cluster.hosts.door import SERVICES, TRANSPORT, Behind, keepalive
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.streams import Outbox
 from thalweg_proto.errors import ProtocolError, ServerError
@@ -27,21 +28,14 @@ from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 from thalweg_proto.wire import unpack_block
 
-CONNECT_S = 10.0
-"""How long a peer may take to answer before the run begins."""
 RUN_S = 30 * 24 * 3600.0
 """The deadline of the streams that last as long as the run."""
 FETCH_S = 120.0
 """How long an owner may take to send its shard once."""
 LEAVE_S = 2.0
 """How long the lead may take to hear the last word of a host."""
-PING_S = 2 * PINGS_AT_LEAST_S
-PING_ANSWER_S = 10.0
 _OPTIONS = [
     *TRANSPORT,
-    ("grpc.keepalive_time_ms", int(1e3 * PING_S)),
-    ("grpc.keepalive_timeout_ms", int(1e3 * PING_ANSWER_S)),
-    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 ]
@@ -54,7 +48,10 @@ class Peers:
     to_lead:   what waits to be told to the lead; None where this host is the lead
     """
 
-    def __init__(self, expected: Expected, behind: Behind) -> None:
+    def __init__(self, expected: Expected, behind: Behind, *, connect_s: float, patience_s: float) -> None:
+        """`connect_s`, `patience_s`: as in ServedSpec."""
+        self._options = [*_OPTIONS, *keepalive(patience_s)]
+        self._connect_s = connect_s
         self._expected = expected
         self._behind = behind
         self._channels: list[grpc.Channel] = []
@@ -71,11 +68,11 @@ class Peers:
     def connect(self, addresses: Sequence[str]) -> None:
         """Opens the streams to the servers at `addresses`, by host.
 
-        Raises ServerError where one does not answer, with both addresses.
+        Raises ServerError where one does not answer or is another one, with both addresses.
         """
         expected = self._expected
         channels = {
-            host: grpc.insecure_channel(address, options=_OPTIONS)
+            host: grpc.insecure_channel(address, options=self._options)
             for host, address in enumerate(addresses)
             if host != expected.host
         }
@@ -90,32 +87,39 @@ class Peers:
             self._open_pull(host, channels[host])
 
     def _try(self, channels: Mapping[int, grpc.Channel], addresses: Sequence[str]) -> None:
-        """Asks each peer for its status, all at the same time."""
+        """Asks each peer for its status, all at the same time. ServerError names all that are wrong."""
         request = pb.StatusRequest(protocol_version=PROTOCOL_VERSION)
         calls = {
             host: channel.unary_unary(
                 f"/{SERVICES[0]}/Status",
                 request_serializer=pb.StatusRequest.SerializeToString,
                 response_deserializer=pb.StatusReply.FromString,
-            ).future(request, timeout=CONNECT_S, wait_for_ready=True)
+            ).future(request, timeout=self._connect_s, wait_for_ready=True, metadata=self._me)
             for host, channel in channels.items()
         }
-        for host, call in calls.items():
-            own, other = addresses[self._expected.host], addresses[host]
-            try:
-                status = call.result()
-            except grpc.RpcError as error:
-                silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-                found = f"no answer within {CONNECT_S:.0f} s" if silent else error.details()
-                raise ServerError(
-                    f"host {self._expected.host} at {own} cannot reach host {host} at {other}: {found}. Is there a "
-                    f"firewall between them? The hosts of a run reach each other on TCP ports that the system chooses."
-                ) from error
-            if status.job_id != self._expected.job_id:
-                raise ServerError(
-                    f"host {self._expected.host} at {own} reached another job at {other}: "
-                    f"expected {self._expected.job_id!r}; found {status.job_id!r}"
-                )
+        own = f"host {self._expected.host} at {addresses[self._expected.host]}"
+        found = [self._found(f"host {host} at {addresses[host]}", host, call) for host, call in calls.items()]
+        wrong = [f"{own} {each}" for each in found if each]
+        if wrong:
+            raise ServerError("\n".join(wrong))
+
+    def _found(self, peer: str, host: int, call: Any) -> str:
+        """What is wrong with a peer that was asked for its status; "": nothing."""
+        expected = self._expected
+        try:
+            status = call.result()
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
+                return f"is not let in by {peer}: {error.code().name}: {error.details()}"
+            return (
+                f"cannot reach {peer}: no answer within {self._connect_s:g} s. Is there a firewall between them? The "
+                f"hosts of a run reach each other on TCP ports that the system chooses."
+            )
+        if status.job_id != expected.job_id:
+            return f"reached another job at {peer}: expected {expected.job_id!r}; found {status.job_id!r}"
+        if status.host != host:
+            return f"reached another host of the job at {peer}: expected {host}; found {status.host}"
+        return ""
 
     def _open_push(self, host: int, channel: grpc.Channel) -> None:
         push: Any = channel.stream_stream(f"/{SERVICES[0]}/Push")
@@ -141,16 +145,13 @@ class Peers:
         """Fetches the newest parameters of all other owners; a Refreshed follows."""
 
         def fetch() -> None:
-            try:
-                for owner in self.gradients:
-                    request = self._request(follow=False)
-                    for message in self._newest[owner](request, timeout=FETCH_S, metadata=self._me):
-                        self._received(owner, message)
-            except (grpc.RpcError, ProtocolError) as error:
-                if not self._closed:
-                    self._behind.post(Lost(owner, f"(pull): {error}"))
-            else:
-                self._behind.post(Refreshed(rank))
+            for owner in self.gradients:
+                call = self._newest[owner](self._request(follow=False), timeout=FETCH_S, metadata=self._me)
+                lost = self._read(call, partial(self._received, owner), "pull")
+                if lost:
+                    self._lost(owner, lost)
+                    return
+            self._behind.post(Refreshed(rank))
 
         self._fetching.submit(fetch)
 
@@ -195,21 +196,31 @@ class Peers:
         """Reads what comes on a stream from `host`, in a thread of its own, to its end."""
 
         def listen() -> None:
-            try:
-                for message in call:
-                    hear(message)
-                ended = f"it closed the stream ({what})"
-            except grpc.RpcError as error:
-                ended = f"{error.code().name} ({what}): {error.details()}"
-            except ProtocolError as error:
-                call.cancel()
-                ended = f"{refusal_of(error).status.name} ({what}): {error}"
-            if not self._closed:
-                self._behind.post(Lost(host, ended))
+            self._lost(host, self._read(call, hear, what) or f"it closed the stream ({what})")
 
         thread = threading.Thread(target=listen, daemon=True, name=f"thalweg-{what}-{host}")
         thread.start()
         return thread
+
+    def _read(self, call: Any, hear: Callable[[Any], object], what: str) -> str:
+        """Hears all that comes on a stream; what broke it, or "".
+
+        Whatever is raised is told: else nobody would know that this stream is not read any more.
+        """
+        try:
+            for message in call:
+                hear(message)
+        except grpc.RpcError as error:
+            return f"{error.code().name} ({what}): {error.details()}"
+        except Exception as error:
+            call.cancel()
+            name = refusal_of(error).status.name if isinstance(error, ProtocolError) else type(error).__name__
+            return f"{name} ({what}): {error}"
+        return ""
+
+    def _lost(self, host: int, why: str) -> None:
+        if not self._closed:
+            self._behind.post(Lost(host, why))
 
     def take_leave(self) -> None:
         """Lets the lead hear to the end what it was told."""

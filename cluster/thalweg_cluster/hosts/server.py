@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
@@ -104,14 +104,16 @@ class HostServer:
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
-        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self)
-        self._peers = Peers(self._expected, self)
+        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s)
+        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s)
         self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
         moved = self.size * FLOAT_BYTES
         self.account = Account(spec.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved)
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order)
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
+        self._awake_s = 0.0  # when the clock had its last turn
+        self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
         self._beat_s = 0.0
         self._ready = self._began = self._stopped = self._left = False
         self._stop_by = math.inf
@@ -183,8 +185,9 @@ class HostServer:
         now = perf_counter()
         peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
         self._heard_s = dict.fromkeys(peers, now)
+        self._awake_s = now
         while not self._over():
-            for rank, record in self._door.receive(0.5 if self._suspicion else BEAT_S / 2):
+            for rank, record in self._door.receive(0.5 if self._suspicion else self._beat_every_s / 2):
                 self._on_worker(rank, record)
             self.account.telemetry.joined = self._door.joined
             if self._door.full and not self._ready:
@@ -204,7 +207,7 @@ class HostServer:
     def _keep_time(self) -> None:
         """Beats, and looks who is silent."""
         now = perf_counter()
-        if now - self._beat_s >= BEAT_S:
+        if now - self._beat_s >= self._beat_every_s:
             self._beat_s = now
             if self._lead is None:
                 self.to_lead(HostMessage(beat=HostMessage.Beat()))
@@ -213,9 +216,12 @@ class HostServer:
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
         if self._suspicion is not None and now - self._suspicion[0] > EXPLAIN_S:
             raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
+        if now - self._awake_s > self.spec.patience_s / 2:  # this process stood still: what others said waits here
+            self._heard_s = dict.fromkeys(self._heard_s, now)
+        self._awake_s = now
         for host, heard_s in self._heard_s.items():
             if now - heard_s > self.spec.patience_s:
-                raise self._lost(host, f"it said nothing for {self.spec.patience_s:.0f} s")
+                raise self._lost(host, f"it said nothing for {self.spec.patience_s:g} s")
 
     def _lost(self, host: int, found: str) -> ServerError:
         begin, end = self.shards.bounds[host]
@@ -274,12 +280,10 @@ class HostServer:
                 self._door.interrupt()
 
     def _on_events(self) -> None:
-        while True:
-            try:
-                event = self._events.get_nowait()
-            except Empty:
-                return
-            self._on_event(event)
+        # No more than there are now: the workers and the clock have their turn, however much comes in. For what came
+        # meanwhile `receive` returns at once.
+        for _ in range(self._events.qsize()):
+            self._on_event(self._events.get())
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, events.PartArrived):

@@ -47,6 +47,7 @@ class ServedSpec:
     wire:         the format of gradients between hosts; `wire_options` are its own
     wire_parameters: the format of parameters
     block:        elements of a block; None: what fits the shards' size
+    connect_s:    how long a peer may take to answer before the run begins
     patience_s:   how long a host may say nothing at all before it counts as lost
     metrics_port: of /metrics on loopback; 0: a free one
     """
@@ -63,6 +64,7 @@ class ServedSpec:
     wire_fraction: float | None = None
     wire_parameters: str = "float32"
     block: int | None = None
+    connect_s: float = 10.0
     patience_s: float = 30.0
     metrics_port: int = 0
 

@@ -150,6 +150,8 @@ class StaleFlow:
 
     def on_answered(self, owner: int, step: int, part: int) -> None:
         """An owner has applied its part of a push of this host's."""
+        if owner not in self._unanswered.get((step, part), ()):
+            raise ProtocolError(f"step, part_begin: host {owner} answered ({step}, {part}), which waits for no answer")
         self._unanswered[step, part].discard(owner)
         self._done_if_answered((step, part))
 
