@@ -129,11 +129,9 @@ class GrpcDoor:
         self._lock = threading.Lock()  # guards what follows
         self._unanswered: set[futures.Future[Verdict]] = set()  # pushes from outside
         self._closed = False
-        self._hearing: list[threading.Thread] = []
         self._callers = Callers(expected.host, expected.hosts)
-        self._pool = futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door")
         self._server = grpc.server(
-            self._pool,
+            futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door"),
             maximum_concurrent_rpcs=self._callers.calls_max,
             options=[
                 *TRANSPORT,
@@ -188,9 +186,6 @@ class GrpcDoor:
             for outbox in outboxes.values():
                 outbox.close()
         self._server.stop(grace_s).wait()
-        for thread in self._hearing:
-            thread.join()
-        self._pool.shutdown()
 
     # Push
 
@@ -238,7 +233,7 @@ class GrpcDoor:
             outbox.close()
 
         context.send_initial_metadata(())
-        self._hear(hear, f"thalweg-pushes-{host}")
+        threading.Thread(target=hear, daemon=True, name=f"thalweg-pushes-{host}").start()
         yield from outbox
 
     def _part(self, header: pb.BlockHeader, data: memoryview) -> None:
@@ -311,13 +306,6 @@ class GrpcDoor:
             )
             yield pack_block(header, [exact.encode(parameters[block.begin - begin : block.end - begin], None)])
 
-    def _hear(self, hear: Callable[[], None], name: str) -> None:
-        """Starts a thread that ends with the stream it hears."""
-        thread = threading.Thread(target=hear, daemon=True, name=name)
-        with self._lock:
-            self._hearing.append(thread)
-        thread.start()
-
     # Status, Attend
 
     def _status(self, message: bytes, context: grpc.ServicerContext) -> pb.StatusReply:
@@ -348,7 +336,7 @@ class GrpcDoor:
             outbox.close()
 
         context.send_initial_metadata(())
-        self._hear(hear, f"thalweg-host-{host}")
+        threading.Thread(target=hear, daemon=True, name=f"thalweg-host-{host}").start()
         yield from outbox
 
 
