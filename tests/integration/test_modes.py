@@ -12,8 +12,8 @@ from thalweg_proto.shared_memory import CHUNK
 
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 LUCK = 0.6
-"""What is nearly twice the accuracy of guessing: in ssp and async, and with backup workers, the order of pushes decides how
-far 40 steps get."""
+"""Nearly twice the accuracy of guessing: in ssp and async, and with backup workers, the order of pushes decides how far
+40 steps get."""
 TOPOLOGIES = [
     {"workers": [1]},
     {"workers": [3]},
