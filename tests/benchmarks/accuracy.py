@@ -60,16 +60,21 @@ TRIALS = {
 }
 
 
+def images(folder: Path) -> dict[str, object]:
+    """The table [data] for the images and labels in `folder`."""
+    return {
+        "train": {"x": str(folder / IMAGES), "y": str(folder / LABELS)},
+        "eval": HELD_OUT,
+        "task": "classification",
+        "scale": "0-1",
+    }
+
+
 def accuracy_job(name: str, trial: Trial, folder: Path, workers: int = 2) -> dict[str, object]:
     """The job file of a trial; `folder` holds the images and labels."""
     return {
         "name": f"accuracy-{name}",
-        "data": {
-            "train": {"x": str(folder / IMAGES), "y": str(folder / LABELS)},
-            "eval": HELD_OUT,
-            "task": "classification",
-            "scale": "0-1",
-        },
+        "data": images(folder),
         "model": dict(trial.model),
         "train": {"epochs": trial.epochs, "batch_size": trial.batch_size},
         "optimizer": dict(trial.optimizer),
@@ -104,7 +109,7 @@ def _trials(text: str) -> tuple[str, ...]:
     return tuple(name for name in TRIALS if name in text.split(","))
 
 
-def _folder(text: str) -> Path:
+def images_folder(text: str) -> Path:
     folder = Path(text).resolve()
     for name in (IMAGES, LABELS):
         if not (folder / name).is_file():
@@ -114,7 +119,7 @@ def _folder(text: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train on handwritten digits and report the held-out accuracy.")
-    parser.add_argument("folder", type=_folder, metavar="FOLDER")
+    parser.add_argument("folder", type=images_folder, metavar="FOLDER")
     parser.add_argument("--only", type=_trials, default=tuple(TRIALS), metavar=",".join(TRIALS))
     parser.add_argument("--json", type=Path, metavar="PATH", help="write machine, trials and summaries there")
     parser.add_argument("--check", action="store_true", help="exit status 1 where a target is missed")

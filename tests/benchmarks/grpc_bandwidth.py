@@ -31,7 +31,6 @@ from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1 import parameter_server_pb2 as pb
-from thalweg_proto.wire import pack_block
 
 EXACT = make_format("float32")
 NAIVE = "/naive/Push"
@@ -49,7 +48,6 @@ class End:
             host=host,
             hosts=2,
             shards=Shards.of(2 * elements, [True, True]),
-            microbatches=1,
             gradients=EXACT,
             parameters=EXACT,
         )
@@ -75,17 +73,8 @@ class End:
 
     def pack(self, index: int) -> bytes:
         begin, end, _ = self.expected.shards.blocks[index]
-        header = pb.BlockHeader(
-            protocol_version=PROTOCOL_VERSION,
-            job_id=self.expected.job_id,
-            generation=1,
-            part_end=1,
-            begin=begin,
-            end=end,
-            format=FORMAT_NUMBERS["float32"],
-            sender=1 + self.expected.host,
-        )
-        return pack_block(header, [EXACT.encode(self.memory[begin:end], None)])
+        data = EXACT.encode(self.memory[begin:end], None)
+        return self.expected.pack(index, data, part_end=1, format=FORMAT_NUMBERS["float32"])
 
 
 def serve(elements: int) -> None:

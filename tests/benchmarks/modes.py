@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from tests.benchmarks import machine
-from tests.benchmarks.accuracy import HELD_OUT, IMAGES, LABELS, _folder
+from tests.benchmarks.accuracy import images, images_folder
 from tests.benchmarks.launch import BenchError, finished, read_summary, thalweg_command, write_job
 from tests.benchmarks.net import GIVE_WAY_TO_NOBODY, running
 from tests.benchmarks.options import some_of
@@ -62,12 +62,7 @@ def mode_job(mode: Mapping[str, Any], folder: Path) -> dict[str, object]:
     """The job file of a mode; `folder` holds the images and labels."""
     return {
         "name": "modes",
-        "data": {
-            "train": {"x": str(folder / IMAGES), "y": str(folder / LABELS)},
-            "eval": HELD_OUT,
-            "task": "classification",
-            "scale": "0-1",
-        },
+        "data": images(folder),
         "model": {"use": "mlp", "hidden": [256, 128]},
         "train": {
             "epochs": EPOCHS,
@@ -123,7 +118,7 @@ def report(results: Mapping[str, dict[str, Any]], hosts: int) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train in every consistency mode and wire format.")
-    parser.add_argument("folder", type=_folder, metavar="FOLDER")
+    parser.add_argument("folder", type=images_folder, metavar="FOLDER")
     parser.add_argument("--only", type=some_of(MODES), default=tuple(MODES), metavar=",".join(MODES))
     parser.add_argument("--json", type=Path, metavar="PATH", help="write machine, modes and summaries there")
     parser.add_argument("--check", action="store_true", help="exit status 1 where the target is missed")

@@ -10,6 +10,15 @@ shard.py         the arithmetic of a shard's owner
 checks.py        what a message must be to be let in
 door.py          the gRPC server: Push, Pull, Status, Attend
 callers.py       who calls it: a host of the job, or anybody else
+outside.py       pushes of somebody who is no host of the job
+window.py        the door of a run on one host, whose workers meet
+status.py        what Status answers
+snapshot.py      a copy of parameters that go on changing
 peers.py         the gRPC client: the streams to the other hosts
 streams.py       what waits to be sent
+encoding.py      gradients in the wire format, and what they lose kept for later
+flow.py          what a flow and the server that runs it are to each other
+events.py        what other threads tell the one that decides
+local.py         the rule as one worker applies it in local steps
+latency.py       threads that run as soon as they are woken
 """

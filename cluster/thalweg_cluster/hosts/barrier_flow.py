@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
+from thalweg_cluster.hosts.encoding import GradientEncoder
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
 from thalweg_cluster.hosts.flow import HostView
 from thalweg_cluster.hosts.readiness import Finals, Presence
@@ -58,6 +59,7 @@ class BarrierFlow:
         self._blocks = view.shards.blocks
         self._own = view.shards.owned_by(self._host)
         self._learning_rate = spec.step.learning_rate()
+        self._weights = spec.step.weights()
         self._last = spec.step.versions
         self.version = 0
         self._finals = Finals(self._blocks, len(self._mine)) if self._mine else None
@@ -72,7 +74,7 @@ class BarrierFlow:
         self._members: list[int] | None = None  # with backup workers: of the step that was closed last
         self._closed = -1  # which step that is
         self._set_leaves()
-        self._residuals: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._encoder = GradientEncoder(view.gradient_format)
         scratch = (self._parts.total.bit_length(), max(b.end - b.begin for b in self._blocks))
         self._scratch = np.empty(scratch, dtype=np.float32)
         self._squares: dict[int, list[float]] = {}  # by block, of the step
@@ -87,7 +89,9 @@ class BarrierFlow:
         self._leaves: list[tuple[int, Range]] = [(h, leaf) for h in hosts for leaf in self._parts.leaves(h)]
         begin, end = self._view.shards.bounds[self._host]
         others = [(h, leaf) for h, leaf in self._leaves if h != self._host]
+        self._own_leaves = [leaf for h, leaf in self._leaves if h == self._host]
         if self._step.backup:  # each host hands on one sum, under its own number
+            self._own_leaves = [(self._host, self._host + 1)]
             others = [(h, (h, h + 1)) for h in hosts if h != self._host and self._parts.of_host[h]]
         self._incoming = {key: np.empty(end - begin, dtype=np.float32) for key in others}
         self._needed = len(others)
@@ -134,7 +138,7 @@ class BarrierFlow:
             return  # late; or not known yet whether it is a member
         assert self._finals is not None
         for index in self._finals.final(message.part - self._mine.start, message.begin):
-            for leaf in self._parts.leaves(self._host):
+            for leaf in self._own_leaves:
                 self._hand_on(index, leaf, [part - self._mine.start for part in range(*leaf)])
 
     def _hand_on(self, index: int, leaf: Range, gradients: list[int]) -> None:
@@ -147,30 +151,20 @@ class BarrierFlow:
         if owner != self._host:
             make = partial(self._pack, index, leaf, blocks[0], self.version)
             self._view.push(owner, (begin,), make)
-        elif leaf == self._own_leaves()[-1]:
+        elif leaf == self._own_leaves[-1]:
             self._local[index] = True
             self._try(index)
 
-    def _own_leaves(self) -> list[Range]:
-        return [(self._host, self._host + 1)] if self._step.backup else self._parts.leaves(self._host)
-
     def _pack(self, index: int, leaf: Range, gradient: Block, step: int) -> bytes:
         """A block of a gradient as a message; in the thread that sends it, when its turn comes."""
-        form = self._view.gradient_format
-        residual = None
-        if form.keeps_residual:
-            residual = self._residuals.get((leaf[0], index))
-            if residual is None:
-                residual = self._residuals[leaf[0], index] = np.zeros_like(gradient)
-        data = form.encode(gradient, residual)
         return self._view.pack(
             index,
             step=step,
             version=step,
             part_begin=leaf[0],
             part_end=leaf[1],
-            format=FORMAT_NUMBERS[form.name],
-            data=data,
+            format=FORMAT_NUMBERS[self._view.gradient_format.name],
+            data=self._encoder.encode((leaf[0], index), gradient),
         )
 
     # At the owner of a block
@@ -331,8 +325,7 @@ class BarrierFlow:
         self._leaves = [(h, (h, h + 1)) for h in hosts]
         self._plan = sum_plan(microbatch_leaves(len(hosts)))
         self._needed = len(hosts) - (self._host in hosts)
-        weights = self._step.weights()
-        self._factor = 1.0 / sum(weights[m] for m in members)
+        self._factor = 1.0 / sum(self._weights[m] for m in members)
         mine = [m - self._mine.start for m in members if m in self._mine] if self._mine else []
         if not mine:
             self._local = dict.fromkeys(self._own, True)

@@ -13,6 +13,7 @@ from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import WireFormat, make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.v1 import parameter_server_pb2 as pb
+from thalweg_proto.wire import Bytes, pack_block
 
 FORMAT_NAMES: Mapping[int, str] = {pb.FLOAT32: "float32", pb.BFLOAT16: "bfloat16", pb.INT8: "int8", pb.TOPK: "topk"}
 FORMAT_NUMBERS: Mapping[str, Any] = {name: number for number, name in FORMAT_NAMES.items()}
@@ -37,8 +38,7 @@ class RefusedError(ProtocolError):
 class Expected:
     """What the server of one host expects.
 
-    host, hosts:  which one it is, and of how many
-    microbatches: V
+    host, hosts: which one it is, and of how many
     """
 
     job_id: str
@@ -46,9 +46,24 @@ class Expected:
     host: int
     hosts: int
     shards: Shards
-    microbatches: int
     gradients: WireFormat
     parameters: WireFormat
+
+    def pack(self, index: int, data: Bytes, **header: Any) -> bytes:
+        """A block of this host's as a message; `header` is the rest of its header."""
+        block = self.shards.blocks[index]
+        return pack_block(
+            pb.BlockHeader(
+                protocol_version=PROTOCOL_VERSION,
+                job_id=self.job_id,
+                generation=self.generation,
+                begin=block.begin,
+                end=block.end,
+                sender=1 + self.host,
+                **header,
+            ),
+            [data],
+        )
 
 
 def check_version(protocol_version: int) -> Refusal | None:

@@ -39,11 +39,10 @@ from thalweg_cluster.hosts.streams import Outbox
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import FLOAT_BYTES
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
-from thalweg_proto.wire import HEADER_BYTES_MAX, pack_block, unpack_block
+from thalweg_proto.wire import HEADER_BYTES_MAX, unpack_block
 
 MESSAGE_BYTES_MAX = BLOCK_ELEMENTS_MAX * FLOAT_BYTES * 2 + HEADER_BYTES_MAX  # topk of everything: index and value
 WINDOW_BYTES = 16 << 20
@@ -290,21 +289,12 @@ class GrpcDoor:
             version, parameters = self._behind.snapshot()
         except ProtocolError as error:
             raise RefusedError(Refusal(grpc.StatusCode.UNAVAILABLE, str(error))) from error
-        expected, begin = self._expected, self._expected.shards.bounds[self._expected.host][0]
+        expected, first = self._expected, self._expected.shards.bounds[self._expected.host][0]
         exact = make_format("float32")
         for index in expected.shards.owned_by(expected.host):
-            block = expected.shards.blocks[index]
-            header = pb.BlockHeader(
-                protocol_version=PROTOCOL_VERSION,
-                job_id=expected.job_id,
-                generation=expected.generation,
-                step=version,
-                begin=block.begin,
-                end=block.end,
-                format=pb.FLOAT32,
-                sender=1 + expected.host,
-            )
-            yield pack_block(header, [exact.encode(parameters[block.begin - begin : block.end - begin], None)])
+            begin, end, _ = expected.shards.blocks[index]
+            data = exact.encode(parameters[begin - first : end - first], None)
+            yield expected.pack(index, data, step=version, format=pb.FLOAT32)
 
     # Status, Attend
 

@@ -81,7 +81,7 @@ class Peers:
             # First, so that the lead can be told of what fails after.
             self._try({0: channels[0]}, addresses)
             self._attending = self._open_attend(channels[0], self.to_lead)
-        self._try(channels, addresses)
+        self._try({host: channel for host, channel in channels.items() if host}, addresses)
         for host in self.gradients:
             self._open_push(host, channels[host])
             self._open_pull(host, channels[host])

@@ -33,7 +33,8 @@ from thalweg_cluster.hosts.flow import Flow
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.shard import Shard
-from thalweg_cluster.hosts.spec import Parts, ServedSpec
+from thalweg_cluster.hosts.snapshot import snapshot
+from thalweg_cluster.hosts.spec import ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.rules import Rule, make_rule
@@ -50,14 +51,12 @@ from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
-from thalweg_proto.wire import pack_block
 
 BEAT_S = 2.0
 EXPLAIN_S = 1.0
 """A stream that breaks is mostly the second sign of something; so long a run waits for the first, a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
-SNAPSHOT_TRIES = 100
 
 
 class HostServer:
@@ -80,11 +79,11 @@ class HostServer:
         self.parameters_format = make_format(spec.wire_parameters)
         stale = spec.step.consistency != "sync"
         kind = StaleFlow if stale else BarrierFlow
-        plan = ServedPlan(size=self.size, versions=kind.VERSIONS, gradients=self._gradients(stale))
+        self._flow: Flow = kind(self)
+        plan = ServedPlan(size=self.size, versions=kind.VERSIONS, gradients=self._flow.gradients)
         segment = create_segment(plan.vector_bytes)
         self.vectors = ServedVectors(plan, segment, server=True)
         self.vectors.version(0)[...] = initial
-        self._flow: Flow = kind(self)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._door = Door(
             spec.address,
@@ -100,7 +99,6 @@ class HostServer:
             host=spec.host,
             hosts=spec.topology.hosts,
             shards=self.shards,
-            microbatches=spec.step.microbatches,
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
@@ -118,13 +116,8 @@ class HostServer:
         self._ready = self._began = self._stopped = self._left = False
         self._stop_by = math.inf
         self._suspicion: tuple[float, events.Lost] | None = None  # since when, and what
-        self._published_s = 0.0
         self._running = threading.Lock()  # guards the run's end against `stop` and `post`
         self._ended = False
-
-    def _gradients(self, stale: bool) -> int:
-        """How many gradients lie in this host's memory."""
-        return len(self.ranks) if stale else len(Parts.of(self.spec.topology, self.spec.step).of_host[self.spec.host])
 
     def _welcome(self, plan: ServedPlan, rank: int) -> exchange_pb2.Welcome:
         return exchange_pb2.Welcome(
@@ -171,14 +164,13 @@ class HostServer:
         return self.account.result(
             error=error,
             version=self._flow.version,
-            published_s=max(self._published_s, self.account.telemetry.published_s),
+            published_s=self.account.telemetry.published_s,
             weights_sha256=self.spec.layout.sha256(self.weights()),
         )
 
     def _fail(self, failure: ThalwegError) -> str:
         """Tells the others; they end, too."""
-        failed = HostMessage.Failed(error=str(failure), not_finite=isinstance(failure, NonFiniteError))
-        self.to_lead(HostMessage(failed=failed))
+        self.to_lead(HostMessage(failed=HostMessage.Failed(error=str(failure))))
         return str(failure)
 
     def _loop(self) -> None:
@@ -366,19 +358,7 @@ class HostServer:
         self._peers.refresh(rank)
 
     def pack(self, index: int, *, data: Any, **header: Any) -> bytes:
-        block = self.shards.blocks[index]
-        return pack_block(
-            pb.BlockHeader(
-                protocol_version=messages.PROTOCOL_VERSION,
-                job_id=self.spec.job_id,
-                generation=self.spec.generation,
-                begin=block.begin,
-                end=block.end,
-                sender=1 + self.spec.host,
-                **header,
-            ),
-            [data],
-        )
+        return self._expected.pack(index, data, **header)
 
     # From other threads
 
@@ -392,12 +372,8 @@ class HostServer:
         begin, end = self.shards.bounds[self.spec.host]
         if isinstance(self._flow, StaleFlow):
             return self._flow.version, self.shard.parameters.copy()
-        for _ in range(SNAPSHOT_TRIES):
-            version = self._flow.version
-            copy = self.vectors.version(version)[begin:end].copy()
-            if self._flow.version == version:  # else its row may have been used again meanwhile
-                return version, copy
-        raise ProtocolError("the parameters change faster than they can be copied")
+        # With the next version whole, the blocks of the one after it begin to come over this one.
+        return snapshot(lambda: self._flow.version, lambda v: self.vectors.version(v)[begin:end], spare=0)
 
     def status(self) -> pb.StatusReply:
         spec = self.spec

@@ -44,7 +44,7 @@ class ServedSpec:
     host:         which one it is
     address:      name of the abstract Unix socket on which it waits for its host's workers
     bind:         the IP address that its gRPC server listens on
-    wire:         the format of gradients between hosts; `wire_options` are its own
+    wire:         the format of gradients between hosts; `wire_fraction` is topk's
     wire_parameters: the format of parameters
     block:        elements of a block; None: what fits the shards' size
     connect_s:    how long a peer may take to answer before the run begins

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Refusal
+from thalweg_cluster.hosts.encoding import GradientEncoder
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
 from thalweg_cluster.hosts.flow import HostView
 from thalweg_cluster.hosts.readiness import Presence
@@ -57,7 +58,7 @@ class StaleFlow:
         self._unanswered: dict[tuple[int, int], set[int]] = {}  # by push: the owners that have not applied it
         self._ranks: dict[tuple[int, int], int] = {}  # by push: whose it is
         self._missing: dict[tuple[int, int, int], int] = {}  # by host and push: blocks of ours that are yet to come
-        self._residuals: dict[int, NDArray[np.float32]] = {}  # by block: of what this host sends
+        self._encoder = GradientEncoder(view.gradient_format)
         self._presence = Presence(self._blocks)  # of the last version
         self._last: LeadMessage.Last | None = None
         self._outside: OrderedDict[tuple[int, int], None] = OrderedDict()
@@ -132,20 +133,14 @@ class StaleFlow:
         self._done_if_answered(name)
 
     def _pack(self, index: int, unit: LeadMessage.Granted, gradient: Block) -> bytes:
-        form = self._view.gradient_format
-        residual = None
-        if form.keeps_residual:
-            residual = self._residuals.get(index)
-            if residual is None:
-                residual = self._residuals[index] = np.zeros_like(gradient)
         return self._view.pack(
             index,
             step=unit.step,
             version=unit.version,
             part_begin=unit.microbatch,
             part_end=unit.microbatch + 1,
-            format=FORMAT_NUMBERS[form.name],
-            data=form.encode(gradient, residual),
+            format=FORMAT_NUMBERS[self._view.gradient_format.name],
+            data=self._encoder.encode(index, gradient),
         )
 
     def on_answered(self, owner: int, step: int, part: int) -> None:

@@ -9,6 +9,7 @@ from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import Expected
 from thalweg_cluster.hosts.door import GrpcDoor
 from thalweg_cluster.hosts.events import Event, OutsidePush
+from thalweg_cluster.hosts.snapshot import snapshot
 from thalweg_cluster.hosts.spec import LOOPBACK
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.server.server import Server
@@ -16,8 +17,6 @@ from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
 from thalweg_proto.v1 import parameter_server_pb2 as pb
-
-SNAPSHOT_TRIES = 100
 
 
 class Window:
@@ -33,7 +32,6 @@ class Window:
             host=0,
             hosts=1,
             shards=Shards.of(server.spec.layout.size, [True]),
-            microbatches=server.spec.step.microbatches,
             gradients=exact,
             parameters=exact,
         )
@@ -59,12 +57,8 @@ class Window:
         raise ProtocolError("the parameters of this job have no other owner")
 
     def snapshot(self) -> tuple[int, NDArray[np.float32]]:
-        for _ in range(SNAPSHOT_TRIES):
-            version, parameters = self._server.version, self._server.weights().copy()
-            # A version stays whole until the next but one is published.
-            if self._server.version <= version + 1:
-                return version, parameters
-        raise ProtocolError("the parameters change faster than they can be copied")
+        # A version stays whole until the next but one is published.
+        return snapshot(lambda: self._server.version, self._server.parameters, spare=1)
 
     def status(self) -> pb.StatusReply:
         spec = self._server.spec

@@ -32,9 +32,8 @@ from thalweg_worker.loop import ServedLoop
 
 PLACE_S = 60.0
 """How long Ray may take to find room for the workers."""
-
-
 SWITCH_S = 2e-4
+"""How long a thread of a HostServer keeps the interpreter: a message passes through several. By default it is 5 ms."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,10 @@ class ServerActor:
 
     def __init__(self, spec: ServerSpec | ServedSpec, initial: NDArray[np.float32]) -> None:
         self._limits = threadpool_limits(1, user_api="blas")
-        # A message passes through several threads; by default each may keep the interpreter for 5 ms.
-        sys.setswitchinterval(SWITCH_S)
         self._server: Server | HostServer
         self._window: Window | None = None
         if isinstance(spec, ServedSpec):
+            sys.setswitchinterval(SWITCH_S)
             prefer_short_turns()  # before gRPC starts its threads
             self._server = HostServer(spec, initial)
         else:

@@ -167,7 +167,11 @@ class Server:
 
     def weights(self) -> NDArray[np.float32]:
         """The newest version, flat, shape (layout.size,); valid after `serve` returned."""
-        return self._vectors.version(self._board.version)
+        return self.parameters(self.version)
+
+    def parameters(self, version: int) -> NDArray[np.float32]:
+        """Where `version` lies, flat; whole until the next but one is published."""
+        return self._vectors.version(version)
 
 
 def _welcome(plan: MemoryPlan, workers: int, chunks: int, rank: int) -> exchange_pb2.Welcome:

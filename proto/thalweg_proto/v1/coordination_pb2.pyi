@@ -69,12 +69,10 @@ class HostMessage(_message.Message):
         version: int
         def __init__(self, version: _Optional[int] = ...) -> None: ...
     class Failed(_message.Message):
-        __slots__ = ("error", "not_finite")
+        __slots__ = ("error",)
         ERROR_FIELD_NUMBER: _ClassVar[int]
-        NOT_FINITE_FIELD_NUMBER: _ClassVar[int]
         error: str
-        not_finite: bool
-        def __init__(self, error: _Optional[str] = ..., not_finite: bool = ...) -> None: ...
+        def __init__(self, error: _Optional[str] = ...) -> None: ...
     class Left(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...

@@ -36,7 +36,6 @@ HOST_2 = Expected(
     host=2,
     hosts=3,
     shards=Shards.of(160 * CHUNK, [True, False, True], block=10 * CHUNK),
-    microbatches=8,
     gradients=make_format("float32"),
     parameters=make_format("float32"),
 )

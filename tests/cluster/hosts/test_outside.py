@@ -24,7 +24,6 @@ def expected(wire: str = "float32", **options) -> Expected:
         host=1,
         hosts=2,
         shards=Shards.of(END, [True, True]),
-        microbatches=4,
         gradients=make_format(wire, **options),
         parameters=make_format("float32"),
     )

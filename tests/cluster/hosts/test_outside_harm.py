@@ -25,7 +25,6 @@ def pushes() -> OutsidePushes:
             host=0,
             hosts=1,
             shards=Shards.of(SIZE, [True]),
-            microbatches=1,
             gradients=FLOAT32,
             parameters=FLOAT32,
         )

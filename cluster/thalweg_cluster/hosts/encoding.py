@@ -1,0 +1,27 @@
+"""Gradients in the job's wire format, with what each block loses kept for the next time that it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thalweg_proto.formats import WireFormat
+
+
+class GradientEncoder:
+    """The error feedback of one sender. Blocks of one name are encoded one after the other."""
+
+    def __init__(self, form: WireFormat) -> None:
+        self._form = form
+        self._residuals: dict[Hashable, NDArray[np.float32]] = {}
+
+    def encode(self, name: Hashable, gradient: NDArray[np.float32]) -> memoryview:
+        """`gradient` as bytes; what it loses goes into the next block of the same `name`."""
+        if not self._form.keeps_residual:
+            return self._form.encode(gradient, None)
+        residual = self._residuals.get(name)
+        if residual is None:
+            residual = self._residuals[name] = np.zeros_like(gradient)
+        return self._form.encode(gradient, residual)
