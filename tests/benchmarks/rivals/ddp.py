@@ -44,6 +44,7 @@ def work(rank: int, task: Task) -> None:
             stamps_s.append(perf_counter())
     if rank == 0:
         finish(task, stamps_s, weights_of(model))
+    dist.barrier()  # leave together: gloo aborts a process whose peer went while its threads still served it
     dist.destroy_process_group()
 
 
