@@ -95,6 +95,7 @@ def test_a_connection_that_hangs_ends_the_run(near, far, mode):
 
 
 QUICK = {"connect_s": 1.0, "patience_s": PATIENCE_S, "block": CHUNK}
+ENDLESS = {"model": WIDE, "steps": STEPS, "step": 3, "of_server": QUICK}
 
 
 def errors_of(**options) -> dict[int, str]:
@@ -205,7 +206,7 @@ NONSENSE = {
 @pytest.mark.parametrize(("spoil", "found"), NONSENSE.values(), ids=NONSENSE)
 def test_a_host_that_sends_nonsense_ends_the_run(sends, spoil, found):
     """Gradients or parameters: the blocks are refused, and the error says what was wrong, and with whom."""
-    with standing(workers=[1, 1], model=WIDE, steps=STEPS, step=3, of_server=QUICK, ends_well=False) as job:
+    with standing(workers=[1, 1], **ENDLESS, ends_well=False) as job:
         spoilt = job.run.servers[1]
         send = getattr(spoilt, sends)
 
@@ -218,10 +219,26 @@ def test_a_host_that_sends_nonsense_ends_the_run(sends, spoil, found):
     assert found in job.run.result.error
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_a_block_that_comes_twice_is_not_summed_twice(mode):
+    """It ends the run: no host sends one again."""
+    with standing(workers=[1, 1], **ENDLESS, ends_well=False, **mode) as job:
+        twice = job.run.servers[1]
+        push = twice.push
+
+        def push_twice(owner, urgency, make):
+            push(owner, urgency, make)
+            push(owner, urgency, make)
+
+        twice.push = push_twice
+    again = r"begin, end: expected a block that is new in step \d+.*; found \[\d+, \d+\) again"
+    over = r"step: expected \d+; found \d+"  # where the step was summed in between
+    assert re.search(f"{again}|{over}", job.run.result.error)
+
+
 def test_a_host_that_answers_nonsense_ends_the_run():
     """An answer to a push that nobody made, in async."""
-    options = {"model": WIDE, "steps": STEPS, "of_server": QUICK, **MODES["async"]}
-    with standing(workers=[1, 1], ends_well=False, **options) as job:
+    with standing(workers=[1, 1], **ENDLESS, ends_well=False, **MODES["async"]) as job:
         job.run.servers[0].answer(1, 7, 7)
     assert "step, part_begin: host 0 answered (7, 7), which waits for no answer" in job.run.result.error
 
@@ -232,7 +249,7 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     def broken(version, index):
         raise ZeroDivisionError("boom")
 
-    with standing(workers=[1, 1], model=WIDE, steps=STEPS, step=3, of_server=QUICK, ends_well=False) as job:
+    with standing(workers=[1, 1], **ENDLESS, ends_well=False) as job:
         job.run.servers[1].room_for_parameters = broken
     check(job, 0, 1)
     assert "ZeroDivisionError (pull): boom" in job.run.result.error

@@ -94,6 +94,9 @@ class BarrierFlow:
             self._own_leaves = [(self._host, self._host + 1)]
             others = [(h, (h, h + 1)) for h in hosts if h != self._host and self._parts.of_host[h]]
         self._incoming = {key: np.empty(end - begin, dtype=np.float32) for key in others}
+        self._newest = {
+            key: dict.fromkeys(self._own, -1) for key in others
+        }  # of each block: the step of what came last
         self._needed = len(others)
         self._plan: SumPlan | None = None if self._step.backup else sum_plan(tuple(leaf for _, leaf in self._leaves))
 
@@ -178,6 +181,12 @@ class BarrierFlow:
         if step != self._whole_blocks[index]:
             raise ProtocolError(f"step: expected {self._whole_blocks[index]}; found {step}")
         begin, end, _ = self._blocks[index]
+        newest = self._newest[host, parts]  # each host has one stream, and so one thread
+        if newest[index] == step:
+            raise ProtocolError(
+                f"begin, end: expected a block that is new in step {step}; found [{begin}, {end}) again"
+            )
+        newest[index] = step
         first = self._view.shards.bounds[self._host][0]
         return buffer[begin - first : end - first]
 

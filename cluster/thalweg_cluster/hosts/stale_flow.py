@@ -57,7 +57,7 @@ class StaleFlow:
         self._owners = {self._blocks[i].owner for i in self._others}
         self._unanswered: dict[tuple[int, int], set[int]] = {}  # by push: the owners that have not applied it
         self._ranks: dict[tuple[int, int], int] = {}  # by push: whose it is
-        self._missing: dict[tuple[int, int, int], int] = {}  # by host and push: blocks of ours that are yet to come
+        self._missing: dict[tuple[int, int, int], set[int]] = {}  # by host and push: blocks of ours that are to come
         self._encoder = GradientEncoder(view.gradient_format)
         self._presence = Presence(self._blocks)  # of the last version
         self._last: LeadMessage.Last | None = None
@@ -165,10 +165,16 @@ class StaleFlow:
         return np.empty(end - begin, dtype=np.float32)
 
     def on_part(self, event: PartArrived) -> None:
-        self._apply(event.block, event.step, event.step - event.version, event.gradient)
         name = (event.host, event.step, event.parts[0])
-        missing = self._missing.get(name, len(self._own)) - 1
-        self._missing[name] = missing
+        missing = self._missing.setdefault(name, set(self._own))
+        if event.block not in missing:
+            begin, end, _ = self._blocks[event.block]
+            raise ProtocolError(
+                f"begin, end: expected a block that is new in step {event.step}, part {event.parts[0]} of host "
+                f"{event.host}; found [{begin}, {end}) again"
+            )
+        missing.remove(event.block)
+        self._apply(event.block, event.step, event.step - event.version, event.gradient)
         if not missing:
             del self._missing[name]
             self._view.answer(event.host, event.step, event.parts[0])
