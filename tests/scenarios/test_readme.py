@@ -71,7 +71,7 @@ def test_the_model_shown_is_the_model_that_runs():
 def test_python_shown_runs():
     """The other snippets run by themselves."""
     for language, text in BLOCKS:
-        if language == "python" and "def build" not in text:
+        if language == "python" and "def build" not in text and "import grpc" not in text:  # test_client.py runs that
             exec(compile(text, "README.md", "exec"), {})
 
 
