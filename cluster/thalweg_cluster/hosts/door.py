@@ -128,9 +128,11 @@ class GrpcDoor:
         self._lock = threading.Lock()  # guards what follows
         self._unanswered: set[futures.Future[Verdict]] = set()  # pushes from outside
         self._closed = False
+        self._hearing: list[threading.Thread] = []
         self._callers = Callers(expected.host, expected.hosts)
+        self._pool = futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door")
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(self._callers.calls_max, thread_name_prefix="thalweg-door"),
+            self._pool,
             maximum_concurrent_rpcs=self._callers.calls_max,
             options=[
                 *TRANSPORT,
@@ -185,6 +187,9 @@ class GrpcDoor:
             for outbox in outboxes.values():
                 outbox.close()
         self._server.stop(grace_s).wait()
+        for thread in self._hearing:
+            thread.join()
+        self._pool.shutdown()
 
     # Push
 
@@ -232,7 +237,7 @@ class GrpcDoor:
             outbox.close()
 
         context.send_initial_metadata(())
-        threading.Thread(target=hear, daemon=True, name=f"thalweg-pushes-{host}").start()
+        self._hear(hear, f"thalweg-pushes-{host}")
         yield from outbox
 
     def _part(self, header: pb.BlockHeader, data: memoryview) -> None:
@@ -296,6 +301,13 @@ class GrpcDoor:
             data = exact.encode(parameters[begin - first : end - first], None)
             yield expected.pack(index, data, step=version, format=pb.FLOAT32)
 
+    def _hear(self, hear: Callable[[], None], name: str) -> None:
+        """Starts a thread that ends with the stream it hears."""
+        thread = threading.Thread(target=hear, daemon=True, name=name)
+        with self._lock:
+            self._hearing.append(thread)
+        thread.start()
+
     # Status, Attend
 
     def _status(self, message: bytes, context: grpc.ServicerContext) -> pb.StatusReply:
@@ -326,7 +338,7 @@ class GrpcDoor:
             outbox.close()
 
         context.send_initial_metadata(())
-        threading.Thread(target=hear, daemon=True, name=f"thalweg-host-{host}").start()
+        self._hear(hear, f"thalweg-host-{host}")
         yield from outbox
 
 

@@ -59,6 +59,7 @@ class Peers:
         self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
         self._me = ((HOST_KEY, str(expected.host)),)  # metadata of the calls
         self._closed = False
+        self._listening: list[threading.Thread] = []
         self._attending: threading.Thread | None = None  # hears the lead
         others = [host for host in range(expected.hosts) if host != expected.host]
         owners = [host for host in others if expected.shards.owned_by(host)]
@@ -200,6 +201,7 @@ class Peers:
 
         thread = threading.Thread(target=listen, daemon=True, name=f"thalweg-{what}-{host}")
         thread.start()
+        self._listening.append(thread)
         return thread
 
     def _read(self, call: Any, hear: Callable[[Any], object], what: str) -> str:
@@ -238,6 +240,8 @@ class Peers:
             self.to_lead.drop()
         for channel in self._channels:
             channel.close()
+        for thread in self._listening:
+            thread.join()
         self._fetching.shutdown(cancel_futures=True)
 
 
