@@ -28,12 +28,23 @@ class Client:
 
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
+        self._idle: list[Idle] = []
 
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for each in self._idle:  # else a thread of gRPC's waits for its next message for good
+            each.say_no_more()
         self.channel.close()
+
+    def idle(self) -> Idle:
+        """Opens a stream on which nothing is said."""
+        self._idle.append(Idle(self.channel))
+        return self._idle[-1]
 
     def call(self, method: str, *messages: bytes, metadata: Sequence[tuple[str, str]] = ()) -> list[bytes]:
         """All answers to these bytes; grpc.RpcError with the status where they are refused."""
@@ -62,14 +73,17 @@ class Client:
 class Idle:
     """A Push stream that is open, and on which nothing is said."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
         self._messages: SimpleQueue[bytes] = SimpleQueue()
-        push = client.channel.stream_stream(PUSH)
+        push = channel.stream_stream(PUSH)
         self._call = push(iter(self._messages.get, b""), timeout=TIMEOUT_S)
         self._call.initial_metadata()  # waits until the server has taken note
 
-    def end(self) -> None:
+    def say_no_more(self) -> None:
         self._messages.put(b"")
+
+    def end(self) -> None:
+        self.say_no_more()
         assert list(self._call) == []
 
 
@@ -148,6 +162,6 @@ def standing(*, ends_well: bool = True, **options: Any) -> Iterator[Standing]:
     finally:
         run = job.go_on()
         for client in job.clients:
-            client.channel.close()
+            client.close()
     if ends_well:
         assert (run.result.error, run.worker_errors) == (None, [])

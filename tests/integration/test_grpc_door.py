@@ -19,7 +19,6 @@ from tests.integration.grpc_client import (
     STATUS,
     TIMEOUT_S,
     Client,
-    Idle,
     Standing,
     block,
     gradient_blocks,
@@ -163,7 +162,7 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
     """Eight clients that do nothing hold up nobody but a ninth; when one ends, there is room again."""
     with standing(**ASYNC | {"workers": [1, 8]}) as job:
         client = job.clients[0]
-        idle = [Idle(client) for _ in range(OUTSIDE_STREAMS_MAX)]
+        idle = [client.idle() for _ in range(OUTSIDE_STREAMS_MAX)]
         for method, message in ((PUSH, part()), (PULL, pull_request().SerializeToString())):
             assert refusal(job, method, message) == (
                 StatusCode.RESOURCE_EXHAUSTED,
@@ -171,7 +170,7 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
             )
         idle.pop().end()
         client.pull()
-        idle.append(Idle(client))
+        idle.append(client.idle())
         assert job.go_on().result.error is None
 
 

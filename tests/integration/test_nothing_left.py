@@ -57,11 +57,10 @@ def descriptors() -> list[str]:
     return sorted(what)
 
 
-def there_is() -> tuple[set[str], list[str], set[threading.Thread]]:
-    """Names in /dev/shm, open descriptors, threads."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join(10)  # gRPC's own end a moment after the run
+def there_is(others: set[threading.Thread]) -> tuple[set[str], list[str], set[threading.Thread]]:
+    """Names in /dev/shm, open descriptors, threads; `others` were there before the first run."""
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)  # gRPC's own end a moment after the run
     gc.collect()  # a server and what belongs to it know each other
     return set(os.listdir("/dev/shm")), descriptors(), set(threading.enumerate())
 
@@ -70,7 +69,8 @@ def there_is() -> tuple[set[str], list[str], set[threading.Thread]]:
 def test_nothing_is_left_after_a_run_on_several_hosts(run):
     """However it ended."""
     with grpc.insecure_channel("127.0.0.1:1"):  # while there is one, gRPC keeps what it shares among all
+        others = set(threading.enumerate())
         run()  # warms up what stays for the process
-        before = there_is()
+        before = there_is(others)
         run()
-        assert there_is() == before
+        assert there_is(others) == before
