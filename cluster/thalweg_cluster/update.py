@@ -4,8 +4,8 @@ Rules:
   - The flat vector is cut into blocks that stay in a core's cache. For each block: add the V gradients up along the
     tree, apply the rule, look whether the new parameters are finite; then the next block. So each number is fetched
     from memory once.
-  - All of it happens in the place of microbatch 0's gradient, which becomes the next version: no line of memory is
-    fetched only to be overwritten.
+  - All of it happens in the place of gradients, which become the next version and the next state: no line of memory is
+    fetched only to be overwritten, and nothing of the version before is lost until the next one is published.
   - Everything is elementwise, or summed over chunks of a fixed size in a fixed order. So the bits depend neither on the
     number of processes and threads nor on where the share of one begins, as long as it begins at a chunk.
   - Nothing is allocated, and no view is made, after the first step.
@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.rules import Block, BlockUpdate, Rule
+from thalweg_cluster.rules import Block, Blocks, BlockUpdate, Rule
 from thalweg_cluster.rules.rule import scalar
 from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum
 from thalweg_cluster.threads import Threads
-from thalweg_proto.shared_memory import CHUNK, VERSION_ROWS, MemoryPlan, Vectors
+from thalweg_proto.shared_memory import CHUNK, STATE_ROWS, VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.shares import share
 
 BLOCK = 32 * CHUNK
@@ -39,16 +39,18 @@ ALONE = 2 * BLOCK
 class _Views:
     """Views of one block, made once.
 
-    versions: rows that versions take turns in; others: the gradients of microbatches 1 .. V-1
     chunks:   which chunks the block is
+    versions: rows that versions take turns in, by version
+    others:   the gradients of microbatches 1 .. V-1, by step
+    state:    the rule's state, by version; `hiding` the arrays of it that can hide an infinity
     """
 
     chunks: range
     versions: list[Block]
-    others: list[Block]
-    state: list[Block]
-    hiding: list[Block]
-    scratch: list[Block]
+    others: list[list[Block]]
+    state: list[list[Block]]
+    hiding: list[list[Block]]
+    scratch: Blocks
 
 
 class UpdatePass:
@@ -84,14 +86,17 @@ class UpdatePass:
         for first in range(chunks.start, chunks.stop, BLOCK // CHUNK):
             last = min(first + BLOCK // CHUNK, chunks.stop)
             cut = slice(first * CHUNK, min(last * CHUNK, plan.size))
-            state = [slot[cut] for slot in vectors.state]
+            state = [[slot[cut] for slot in vectors.state(t)] for t in range(STATE_ROWS)]
             yield _Views(
                 chunks=range(first, last),
                 # The row of version t + 1 is that of microbatch 0's gradient for step t.
                 versions=[vectors.gradient(row - 1, 0)[cut] for row in range(VERSION_ROWS)],
-                others=[vectors.gradient(0, m)[cut] for m in range(1, plan.microbatches)],
+                others=[[vectors.gradient(t, m)[cut] for m in range(1, plan.microbatches)] for t in range(STATE_ROWS)],
                 state=state,
-                hiding=[array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides],
+                hiding=[
+                    [array for array, slot in zip(arrays, self._rule.slots, strict=True) if slot.hides]
+                    for arrays in state
+                ],
                 scratch=[array[: cut.stop - cut.start] for array in scratch],
             )
 
@@ -101,7 +106,7 @@ class UpdatePass:
         def task(thread: int) -> None:
             for views in self._shares[thread]:
                 summed = views.versions[(step + 1) % VERSION_ROWS]
-                tree_sum(self._sum, [summed, *views.others], views.scratch)
+                tree_sum(self._sum, [summed, *views.others[step % STATE_ROWS]], views.scratch)
                 self._note_squares(views, summed)
 
         self._threads.run(task)
@@ -136,18 +141,18 @@ class UpdatePass:
         factor: NDArray[np.float32] | None,
         note_squares: bool,
     ) -> bool:
-        old, new = step % VERSION_ROWS, (step + 1) % VERSION_ROWS
+        old, new = step % STATE_ROWS, (step + 1) % STATE_ROWS
         finite = True
         for views in blocks:
-            block = views.versions[new]
+            block = views.versions[(step + 1) % VERSION_ROWS]
             if not summed:
-                tree_sum(self._sum, [block, *views.others], views.scratch)
+                tree_sum(self._sum, [block, *views.others[old]], views.scratch)
             if note_squares:
                 self._note_squares(views, block)
             if factor is not None:
                 np.multiply(block, factor, block)
-            update(views.versions[old], block, views.state, views.scratch)
-            finite = finite and all_finite(block) and all(map(all_finite, views.hiding))
+            update(views.versions[step % VERSION_ROWS], block, views.state[old], views.state[new], views.scratch)
+            finite = finite and all_finite(block) and all(map(all_finite, views.hiding[new]))
         return finite
 
     def _note_squares(self, views: _Views, summed: Block) -> None:

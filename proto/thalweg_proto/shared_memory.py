@@ -4,20 +4,25 @@ Where the workers do the server's part of a step (`MemoryPlan`, `Vectors`):
 
     row 0, 1, 2          version t of the parameters lies in row t % 3,
                          the gradient of microbatch 0 for step t in row (t + 1) % 3
-    row 3 ... V + 1      the gradients of microbatches 1 ... V - 1
-    the S rows after     the state of the update rule
+    2 rows for each      at version t array s of the rule's state lies in the one of t % 2,
+    array s of state     the gradient of microbatch s + 1 for step t, where there is one, in the other
+    the rows after       the gradients of the other microbatches
 
 Where the server does it (`ServedPlan`, `ServedVectors`):
 
     row 0 ... R - 1      version t of the parameters in row t % R
     the G rows after     gradients, as the server deals them out to workers
+    the rows after       with local steps: for each gradient, S arrays of the state of its worker's own rule
 
 each row of `size` float32.
 
 Rules:
-  - The next version takes the place of microbatch 0's gradient: sum and update work where that gradient lies. So its
-    cache lines are fetched once, not once to be read and a second time, elsewhere, to be overwritten.
-  - Version t is whole and stays so until version t + 2 is published; only then is its row used again.
+  - What a step makes takes the place of gradients: the next version that of microbatch 0's, the next state that of
+    those after it. So their cache lines are fetched once, not once to be read and a second time, elsewhere, to be
+    overwritten.
+  - Version t is whole and stays so until version t + 2 is published; only then is its row used again. The state at
+    version t is whole until version t + 1 is published. So a step that is broken off, wherever that is, can be made
+    again.
   - A segment is a file in /dev/shm without a name (O_TMPFILE), handed over as a file descriptor. The kernel frees it
     with the last process that maps it, so neither a crash nor `kill -9` leaves anything behind, and nothing has to be
     swept up at the next start.
@@ -40,6 +45,9 @@ from thalweg_proto.errors import Problem
 FOLDER = "/dev/shm"
 FLOAT_BYTES = 4
 VERSION_ROWS = 3
+STATE_ROWS = 2
+PERIOD = VERSION_ROWS * STATE_ROWS
+"""Steps after which all lies again where it lay."""
 CHUNK = 8 * 1024
 """Elements of a chunk: shares of the flat vector begin at a multiple of it, and norms are summed chunk by chunk."""
 
@@ -60,7 +68,13 @@ class MemoryPlan:
     @property
     def rows(self) -> int:
         """Rows of `size` float32."""
-        return VERSION_ROWS - 1 + self.microbatches + self.slots
+        others = max(0, self.microbatches - 1 - self.slots)
+        return VERSION_ROWS + STATE_ROWS * self.slots + others
+
+    @property
+    def overwritten(self) -> range:
+        """The microbatches whose gradients a step overwrites with what it makes."""
+        return range(min(1 + self.slots, self.microbatches))
 
     @property
     def vector_bytes(self) -> int:
@@ -80,7 +94,7 @@ class Vectors:
         self._rows = map_segment(fd, plan.rows, plan.size, writable=True)
         # Mapped a second time: a version cannot be written by mistake through the arrays that engines read.
         self._versions = map_segment(fd, VERSION_ROWS, plan.size, writable=False)
-        self._microbatches = plan.microbatches
+        self._microbatches, self._slots = plan.microbatches, plan.slots
 
     def version(self, t: int) -> NDArray[np.float32]:
         """Version t, shape (size,), read-only; valid until version t + 2 is published."""
@@ -88,20 +102,30 @@ class Vectors:
         return row
 
     def gradient(self, t: int, microbatch: int) -> NDArray[np.float32]:
-        """The gradient of a microbatch for step t, shape (size,); that of microbatch 0 becomes version t + 1."""
-        row = (t + 1) % VERSION_ROWS if microbatch == 0 else VERSION_ROWS - 1 + microbatch
+        """The gradient of a microbatch for step t, shape (size,).
+
+        That of microbatch 0 becomes version t + 1, that of s + 1 array s of the state.
+        """
+        slot = microbatch - 1
+        if microbatch == 0:
+            row = (t + 1) % VERSION_ROWS
+        elif slot < self._slots:
+            row = self._state_row(slot, t + 1)
+        else:
+            row = VERSION_ROWS + STATE_ROWS * self._slots + slot - self._slots
         gradient: NDArray[np.float32] = self._rows[row]
         return gradient
+
+    def _state_row(self, slot: int, t: int) -> int:
+        return VERSION_ROWS + STATE_ROWS * slot + t % STATE_ROWS
 
     def gradients(self, t: int) -> list[NDArray[np.float32]]:
         """All gradients of step t, by microbatch."""
         return [self.gradient(t, m) for m in range(self._microbatches)]
 
-    @property
-    def state(self) -> NDArray[np.float32]:
-        """The rule's state, shape (slots, size)."""
-        rows: NDArray[np.float32] = self._rows[VERSION_ROWS - 1 + self._microbatches :]
-        return rows
+    def state(self, t: int) -> list[NDArray[np.float32]]:
+        """The rule's state at version t, by slot, each of shape (size,); valid until version t + 1 is published."""
+        return [self._rows[self._state_row(slot, t)] for slot in range(self._slots)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +135,18 @@ class ServedPlan:
     size:      elements of the flat vector, gaps counted
     versions:  R
     gradients: G
+    slots:     S; 0: workers have no rule of their own
     """
 
     size: int
     versions: int
     gradients: int
+    slots: int = 0
 
     @property
     def rows(self) -> int:
         """Rows of `size` float32."""
-        return self.versions + self.gradients
+        return self.versions + self.gradients * (1 + self.slots)
 
     @property
     def vector_bytes(self) -> int:
@@ -132,12 +158,15 @@ class ServedVectors:
 
     versions:  (R, size), read-only for workers; version t in row t % R
     gradients: (G, size)
+    state:     (G, S, size)
     """
 
     def __init__(self, plan: ServedPlan, fd: int, *, server: bool) -> None:
         """Maps the segment behind `fd`, which may be closed at once. Only the server may write versions."""
         rows = map_segment(fd, plan.rows, plan.size, writable=True)
-        self.gradients: NDArray[np.float32] = rows[plan.versions :]
+        self.gradients: NDArray[np.float32] = rows[plan.versions : plan.versions + plan.gradients]
+        state = rows[plan.versions + plan.gradients :]
+        self.state: NDArray[np.float32] = state.reshape(plan.gradients, plan.slots, plan.size)
         self.versions: NDArray[np.float32] = (
             rows[: plan.versions] if server else map_segment(fd, plan.versions, plan.size, writable=False)
         )
@@ -157,8 +186,8 @@ def check_room(plan: MemoryPlan, bytes_free: int) -> list[Problem]:
         Problem(
             "model",
             f"buffers that fit into {FOLDER}: {bytes_free:,} bytes are free there",
-            f"{needed:,} bytes needed (2 versions, {plan.microbatches} microbatch gradients and {plan.slots} arrays of "
-            f"the rule's state, of {plan.size:,} float32 each)",
+            f"{needed:,} bytes needed ({plan.rows} arrays of {plan.size:,} float32: 2 versions, {plan.microbatches} "
+            f"microbatch gradients, {plan.slots} of the rule's state)",
             "use a smaller model or fewer train.microbatches, or give the machine or container a larger /dev/shm",
         )
     ]

@@ -43,7 +43,13 @@ class Memory:
         fd = create_segment(plan.vector_bytes)
         vectors = Vectors(plan, fd)
         os.close(fd)
-        for row in (*vectors.gradients(-1), *vectors.gradients(0), *vectors.gradients(1), *vectors.state):
+        for row in (
+            *vectors.gradients(-1),
+            *vectors.gradients(0),
+            *vectors.gradients(1),
+            *vectors.state(0),
+            *vectors.state(1),
+        ):
             row.fill(1e-3)
         self.update = UpdatePass(plan, vectors, rule, chunks=range(plan.chunks), squares=np.zeros(plan.chunks))
         self.source, self.target = np.ones(SIZE, np.float32), np.zeros(SIZE, np.float32)

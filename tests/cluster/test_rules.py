@@ -37,9 +37,12 @@ def trained(name, options, parameters, gradients, learning_rate=0.1) -> tuple[np
     for step, gradient in enumerate(gradients.astype(np.float32)):
         out = gradient.copy()
         scratch = [np.full_like(parameters, np.nan) for _ in range(rule.scratch)]
+        new_state = [np.full_like(parameters, np.nan) for _ in state]
+        before = [array.copy() for array in state]
         with np.errstate(all="ignore"):
-            rule.block_update(step, learning_rate)(parameters, out, state, scratch)
-        parameters = out
+            rule.block_update(step, learning_rate)(parameters, out, state, new_state, scratch)
+        np.testing.assert_array_equal(state, before)  # it is only read
+        parameters, state = out, new_state
     return parameters, state
 
 

@@ -53,7 +53,8 @@ def test_memory_that_the_machine_has_not_is_not_free():
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_bytes_needed_and_free():
-    """1,000 elements, 4 microbatches and 1 array of state need (2 + 4 + 1) x 4,000 bytes."""
+    """1,000 elements, 4 microbatches and 1 array of state need 3 rows of versions, 2 of state and 2 of
+    gradients that become neither, of 4,000 bytes each."""
     plan = shared_memory.MemoryPlan(size=1000, microbatches=4, slots=1)
     assert shared_memory.check_room(plan, 28_000) == []
     [problem] = shared_memory.check_room(plan, 27_999)
@@ -85,15 +86,26 @@ def test_microbatch_0_lies_where_the_next_version_will_be():
         assert rows.version(t + 1).tolist() == [t] * 4
 
 
-def test_everything_that_is_in_use_at_one_time_lies_apart():
-    """Versions t - 1 and t, all gradients of step t and the state: each is what was written to it."""
-    rows = vectors()
-    for t in range(4):
-        places = [rows.gradient(t - 2, 0), rows.gradient(t - 1, 0), *rows.gradients(t), *rows.state]
+@pytest.mark.parametrize(("microbatches", "slots"), [(1, 0), (1, 2), (2, 1), (3, 2), (5, 1)])
+def test_everything_that_is_in_use_at_one_time_lies_apart(microbatches, slots):
+    """Versions t - 1 and t, all gradients of step t and the state: each is what was written to it. No row is idle."""
+    rows, seen = vectors(microbatches=microbatches, slots=slots), set()
+    for t in range(shared_memory.PERIOD + 1):
+        places = [rows.gradient(t - 2, 0), rows.gradient(t - 1, 0), *rows.gradients(t), *rows.state(t)]
         for value, place in enumerate(places):
             place[...] = value
-        assert [place[0] for place in places] == list(range(7))
+        assert [place[0] for place in places] == list(range(2 + microbatches + slots))
         assert (rows.version(t - 1)[0], rows.version(t)[0]) == (0, 1)
+        seen |= {place.ctypes.data for place in (*places, *rows.state(t + 1))}
+    assert len(seen) == shared_memory.MemoryPlan(size=4, microbatches=microbatches, slots=slots).rows
+
+
+def test_the_next_state_lies_where_gradients_were():
+    """What is written as the gradient of microbatch s + 1 is read as array s of the state, for as many as there are."""
+    rows = vectors(microbatches=3, slots=2)
+    for t in range(4):
+        rows.gradient(t, 1)[...], rows.gradient(t, 2)[...] = t, -t
+        assert [array[0] for array in rows.state(t + 1)] == [t, -t]
 
 
 def test_a_version_cannot_be_written_through_what_engines_read():

@@ -12,10 +12,10 @@ from typing import Any
 from thalweg_cluster.rules.adagrad import Adagrad
 from thalweg_cluster.rules.adam import Adam, AdamW
 from thalweg_cluster.rules.rmsprop import RMSProp
-from thalweg_cluster.rules.rule import Block, BlockUpdate, Rule, Slot
+from thalweg_cluster.rules.rule import Block, Blocks, BlockUpdate, Rule, Slot
 from thalweg_cluster.rules.sgd import SGD, Momentum, Nesterov
 
-__all__ = ["RULES", "Block", "BlockUpdate", "Rule", "Slot", "make_rule"]
+__all__ = ["RULES", "Block", "BlockUpdate", "Blocks", "Rule", "Slot", "make_rule"]
 
 RULES: Mapping[str, Callable[..., Rule]] = {
     "sgd": SGD,

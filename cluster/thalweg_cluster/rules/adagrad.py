@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg_cluster.rules.rule import Block, BlockUpdate, Rule, Slot, l2_decay, scalar
+from thalweg_cluster.rules.rule import Block, Blocks, BlockUpdate, Rule, Slot, l2_decay, scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +39,12 @@ class Adagrad(Rule):
         rate = scalar(learning_rate / (1.0 + step * self.lr_decay))
         eps, decay = scalar(self.eps), l2_decay(self.weight_decay)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
-            (total,) = state
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
+            (old,), (total,) = state, new_state
             (work, *_) = scratch
             decay(params, gradient, work)
             np.multiply(gradient, gradient, work)
-            np.add(total, work, total)
+            np.add(old, work, total)
             np.sqrt(total, work)
             np.add(work, eps, work)
             np.divide(gradient, work, gradient)

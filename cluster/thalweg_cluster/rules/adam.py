@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg_cluster.rules.rule import Block, BlockUpdate, Rule, Slot, l2_decay, scalar
+from thalweg_cluster.rules.rule import Block, Blocks, BlockUpdate, Rule, Slot, l2_decay, scalar
 
-_Move = Callable[[Block, Sequence[Block], Block], None]
+_Move = Callable[[Block, Blocks, Blocks, Block], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,28 +44,32 @@ class Adam(Rule):
         decay = l2_decay(self.weight_decay)
         move = self._move(step, learning_rate)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
             decay(params, gradient, scratch[0])
-            move(gradient, state, scratch[0])
+            move(gradient, state, new_state, scratch[0])
             np.subtract(params, gradient, gradient)
 
         return update
 
     def _move(self, step: int, learning_rate: float) -> _Move:
-        """Returns move(gradient, state, work): updates m and v; leaves in `gradient` what p must be lowered by."""
+        """Returns move(gradient, state, new_state, work).
+
+        It makes the new m and v, and leaves in `gradient` what p must be lowered by.
+        """
         beta1, beta2 = self.betas
         root2 = math.sqrt(1.0 - beta2 ** (step + 1))
         rest1, keep2, rest2 = scalar(1.0 - beta1), scalar(beta2), scalar(1.0 - beta2)
         eps, rate = scalar(self.eps * root2), scalar(learning_rate * root2 / (1.0 - beta1 ** (step + 1)))
 
-        def move(gradient: Block, state: Sequence[Block], work: Block) -> None:
-            exp_avg, exp_avg_sq = state
-            np.subtract(gradient, exp_avg, work)
+        def move(gradient: Block, state: Blocks, new_state: Blocks, work: Block) -> None:
+            old_avg, old_avg_sq = state
+            exp_avg, exp_avg_sq = new_state
+            np.subtract(gradient, old_avg, work)
             np.multiply(work, rest1, work)
-            np.add(exp_avg, work, exp_avg)
+            np.add(old_avg, work, exp_avg)
             np.multiply(gradient, gradient, gradient)
             np.multiply(gradient, rest2, gradient)
-            np.multiply(exp_avg_sq, keep2, exp_avg_sq)
+            np.multiply(old_avg_sq, keep2, exp_avg_sq)
             np.add(exp_avg_sq, gradient, exp_avg_sq)
             np.sqrt(exp_avg_sq, work)
             np.add(work, eps, work)
@@ -93,8 +97,8 @@ class AdamW(Adam):
         keep = scalar(1.0 - learning_rate * self.weight_decay)
         move = self._move(step, learning_rate)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
-            move(gradient, state, scratch[0])
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
+            move(gradient, state, new_state, scratch[0])
             np.multiply(params, keep, scratch[0])
             np.subtract(scratch[0], gradient, gradient)
 

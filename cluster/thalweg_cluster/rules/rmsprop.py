@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg_cluster.rules.rule import Block, BlockUpdate, Rule, Slot, l2_decay, scalar
+from thalweg_cluster.rules.rule import Block, Blocks, BlockUpdate, Rule, Slot, l2_decay, scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +50,18 @@ class RMSProp(Rule):
         eps, momentum, zero = scalar(self.eps), scalar(self.momentum), scalar(0.0)
         decay, centered, heavy = l2_decay(self.weight_decay), self.centered, self.momentum > 0.0
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
-            square_avg, work = state[0], scratch[0]
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
+            square_avg, work = new_state[0], scratch[0]
             decay(params, gradient, work)
             np.multiply(gradient, gradient, work)
             np.multiply(work, rest, work)
-            np.multiply(square_avg, alpha, square_avg)
+            np.multiply(state[0], alpha, square_avg)
             np.add(square_avg, work, square_avg)
             if centered:
-                grad_avg = state[1]
-                np.subtract(gradient, grad_avg, work)
+                grad_avg = new_state[1]
+                np.subtract(gradient, state[1], work)
                 np.multiply(work, rest, work)
-                np.add(grad_avg, work, grad_avg)
+                np.add(state[1], work, grad_avg)
                 np.multiply(grad_avg, grad_avg, work)
                 np.subtract(square_avg, work, work)
                 np.maximum(work, zero, out=work)  # NaN stays NaN
@@ -72,8 +71,8 @@ class RMSProp(Rule):
             np.add(work, eps, work)
             np.divide(gradient, work, gradient)
             if heavy:
-                buffer = state[-1]
-                np.multiply(buffer, momentum, buffer)
+                buffer = new_state[-1]
+                np.multiply(state[-1], momentum, buffer)
                 np.add(buffer, gradient, buffer)
                 np.multiply(buffer, rate, gradient)
             else:

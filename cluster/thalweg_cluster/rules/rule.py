@@ -24,14 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Block = NDArray[np.float32]
+Blocks = Sequence[Block]
 
-BlockUpdate = Callable[[Block, Block, Sequence[Block], Sequence[Block]], None]
-"""update(params, gradient, state, scratch), all float32 of shape (n,).
+BlockUpdate = Callable[[Block, Block, Blocks, Blocks, Blocks], None]
+"""update(params, gradient, state, new_state, scratch), all float32 of shape (n,).
 
-params:   version t of the parameters; only read
-gradient: the gradient at version t; version t + 1 takes its place
-state:    one array for each slot of the rule, in its order; updated in place
-scratch:  at least `rule.scratch` arrays; overwritten
+params:    version t of the parameters; only read
+gradient:  the gradient at version t; version t + 1 takes its place
+state:     at version t, one array for each slot of the rule, in its order; only read
+new_state: at version t + 1, likewise; may be the arrays of `state`
+scratch:   at least `rule.scratch` arrays; overwritten
 """
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from thalweg_cluster.rules.rule import Block, BlockUpdate, Rule, Slot, l2_decay, scalar
+from thalweg_cluster.rules.rule import Block, Blocks, BlockUpdate, Rule, Slot, l2_decay, scalar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class SGD(Rule):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, decay = scalar(learning_rate), l2_decay(self.weight_decay)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
             decay(params, gradient, scratch[0])
             np.multiply(gradient, rate, gradient)
             np.subtract(params, gradient, gradient)
@@ -68,10 +67,10 @@ class Momentum(Rule):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, momentum, decay = scalar(learning_rate), scalar(self.momentum), l2_decay(self.weight_decay)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
-            (buffer,) = state
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
+            (old,), (buffer,) = state, new_state
             decay(params, gradient, scratch[0])
-            np.multiply(buffer, momentum, buffer)
+            np.multiply(old, momentum, buffer)
             np.add(buffer, gradient, buffer)
             np.multiply(buffer, rate, gradient)
             np.subtract(params, gradient, gradient)
@@ -93,10 +92,10 @@ class Nesterov(Momentum):
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         rate, momentum, decay = scalar(learning_rate), scalar(self.momentum), l2_decay(self.weight_decay)
 
-        def update(params: Block, gradient: Block, state: Sequence[Block], scratch: Sequence[Block]) -> None:
-            (buffer,) = state
+        def update(params: Block, gradient: Block, state: Blocks, new_state: Blocks, scratch: Blocks) -> None:
+            (old,), (buffer,) = state, new_state
             decay(params, gradient, scratch[0])
-            np.multiply(buffer, momentum, buffer)
+            np.multiply(old, momentum, buffer)
             np.add(buffer, gradient, buffer)
             np.multiply(buffer, momentum, scratch[0])
             np.add(gradient, scratch[0], gradient)
