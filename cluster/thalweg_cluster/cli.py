@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from thalweg_proto.errors import InputError, ThalwegError
 
@@ -94,6 +95,41 @@ def train(
         from thalweg_cluster.launch.train import train as run
 
         raise typer.Exit(run(preparation, folder, Console(), address=address, started_at=STARTED_AT))
+
+
+@app.command()
+def resume(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a run, with its checkpoints.", show_default=False)
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a key of the job, e.g. train.steps=1000 or cluster.workers=4. May be given several times.",
+        ),
+    ] = None,
+) -> None:
+    """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
+    with reported():
+        from thalweg_cluster.launch.resuming import find
+
+        found = find(folder)
+        from thalweg_cluster.launch.preparation import prepare
+
+        draft = found.draft(set_ or [])
+        address = os.environ.get("RAY_ADDRESS") or None
+        cores = len(os.sched_getaffinity(0)) if address is None else None
+        preparation = prepare(draft, folder, cores, found.checkpoint)
+        from thalweg_cluster.launch.train import finished, train
+
+        console = Console()
+        for reason in found.refused:
+            console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
+        if finished(preparation, folder, console):
+            return
+        raise typer.Exit(train(preparation, folder, console, address=address, started_at=STARTED_AT))
 
 
 def main() -> None:

@@ -42,8 +42,13 @@ class TelemetryCollector(Collector):
 
     @staticmethod
     def _families(t: Telemetry) -> Iterator[Metric]:
-        yield CounterMetricFamily("thalweg_steps", "Steps applied and published.", t.steps)
-        yield CounterMetricFamily("thalweg_samples", "Samples that went into these steps.", t.steps * t.batch_size)
+        yield CounterMetricFamily("thalweg_steps", "Steps applied and published by this run.", t.steps - t.first)
+        yield CounterMetricFamily(
+            "thalweg_samples", "Samples that went into these steps.", (t.steps - t.first) * t.batch_size
+        )
+        yield GaugeMetricFamily(
+            "thalweg_step", "Steps applied since the job began, those before a resume counted.", t.steps
+        )
         for name, help_, attribute in _GAUGES:
             value = getattr(t, attribute)
             if not np.isnan(value):  # not known yet, or never for this job: no series rather than NaN
@@ -63,7 +68,7 @@ class TelemetryCollector(Collector):
         yield staleness
         moved = CounterMetricFamily("thalweg_exchanged_bytes", "Bytes exchanged with workers.", labels=["direction"])
         moved.add_metric(["push"], sum(t.pushes.values()) * t.bytes_pushed)
-        moved.add_metric(["publish"], t.steps * t.bytes_published)
+        moved.add_metric(["publish"], (t.steps - t.first) * t.bytes_published)
         yield moved
         phases = HistogramMetricFamily(
             "thalweg_step_phase_seconds", "Time of a worker's step by phase.", labels=["phase"]
@@ -71,9 +76,18 @@ class TelemetryCollector(Collector):
         for phase, durations in t.phases.items():
             phases.add_metric([phase], *_histogram(durations))
         yield phases
+        checkpoints = CounterMetricFamily(
+            "thalweg_checkpoints", "Checkpoints by what became of them.", labels=["result"]
+        )
+        for result, count in t.checkpoints.items():
+            checkpoints.add_metric([result], count)
+        yield checkpoints
+        if t.checkpoint_step is not None:
+            yield GaugeMetricFamily("thalweg_checkpoint_step", "Step of the newest checkpoint.", t.checkpoint_step)
         for name, help_, durations in (
             ("step", "From one publish to the next.", t.step_durations),
             ("apply", "A worker's share of summing the gradients and applying the rule.", t.apply_durations),
+            ("checkpoint", "From the copy of the state until the checkpoint is there.", t.checkpoint_durations),
         ):
             family = HistogramMetricFamily(f"thalweg_{name}_seconds", help_)
             family.add_metric([], *_histogram(durations))

@@ -18,9 +18,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
-from thalweg_cluster.rules import make_rule
+from thalweg_cluster.rules import Rule, make_rule
 from thalweg_cluster.schedules import Schedule, make_schedule
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import UpdatePass, norm
@@ -30,6 +30,18 @@ from thalweg_proto.shares import share
 
 ROWS = 100
 """Lines of metrics.jsonl in a run, evaluations not counted."""
+
+
+class Copies(Protocol):
+    """The server's copies of versions, of which it makes checkpoints."""
+
+    def ask(self, version: int) -> None:
+        """Asks for one; it is made while the step that follows is computed."""
+        ...
+
+    def wait(self, version: int) -> bool:
+        """Waits until it is there, or until the server says that none will be; False where the server is gone."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +54,7 @@ class StepSpec:
     clip_norm:         the largest norm of the summed gradient, longer ones are shortened to it
                        (torch.nn.utils.clip_grad_norm_); 0: off
     eval_every:        the held-out set is evaluated at each version that this divides; 0: only the last one
+    save_every:        likewise for checkpoints; None: there are none
     chunks:            into how many chunks the held-out set is cut; 0: there is none
     threads:           with which each worker updates its share; 0: its part of the host's cores
     """
@@ -54,6 +67,7 @@ class StepSpec:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     clip_norm: float = 0.0
     eval_every: int = 0
+    save_every: int | None = None
     chunks: int = 0
     threads: int = 0
     consistency: str = "sync"
@@ -63,6 +77,13 @@ class StepSpec:
     local_steps: int = 1
     outer_learning_rate: float = 0.7
     outer_momentum: float = 0.9
+
+    def server_rule(self) -> Rule:
+        """What the owners of the parameters apply: the job's rule, or with local steps an outer one."""
+        if self.local_steps == 1:
+            return make_rule(self.rule, self.rule_options)
+        momentum = self.outer_momentum
+        return make_rule("nesterov", {"momentum": momentum}) if momentum else make_rule("sgd", {})
 
     def learning_rate(self) -> Schedule:
         """The learning rate as a function of the step."""
@@ -92,6 +113,17 @@ class StepSpec:
         """Whether the held-out set is evaluated with `version`."""
         return self.chunks > 0 and self._passes(version, self.eval_every)
 
+    def saves(self, version: int) -> bool:
+        """Whether there is a checkpoint of `version`."""
+        return self.save_every is not None and self._passes(version, self.save_every)
+
+    def next_save(self, version: int) -> int:
+        """The next version after `version` of which there is a checkpoint; the last one where there is none before."""
+        if not self.save_every:
+            return self.versions
+        step = (self.steps_done(version) // self.save_every + 1) * self.save_every
+        return min(-(-step // self.local_steps), self.versions)
+
     def has_row(self, version: int) -> bool:
         """Whether there is a line of metrics.jsonl for `version`."""
         return self.evaluates(version) or self._passes(version, max(1, self.steps // ROWS))
@@ -108,10 +140,20 @@ class HostStep:
     """The server's part of each step, as one worker does it."""
 
     def __init__(
-        self, spec: StepSpec, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int
+        self,
+        spec: StepSpec,
+        plan: MemoryPlan,
+        vectors: Vectors,
+        board: Board,
+        *,
+        rank: int,
+        workers: int,
+        copies: Copies,
     ) -> None:
+        """`copies`: how the server is asked to copy a version."""
         self._spec = spec
         self._board = board
+        self._copies = copies
         self._rank = rank
         self._learning_rate = spec.learning_rate()
         self._weights = spec.weights()
@@ -163,6 +205,9 @@ class HostStep:
         if not all(board.finite):
             board.halt()
             return
+        # Once it is published, the gradients of the step that follows come over the state at the version before.
+        if spec.saves(board.version) and not self._copies.wait(board.version):
+            return  # the server ended the run, or is gone: the next look at its socket tells
         if not spec.clip_norm and spec.has_row(version):
             board.measured(norm(board.squares))
         outcome = Outcome.STOPPED if board.stop_asked else Outcome.TRAIN
@@ -170,6 +215,8 @@ class HostStep:
             outcome = Outcome.DONE
         evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
         board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter())
+        if outcome is Outcome.TRAIN and spec.saves(version):
+            self._copies.ask(version)
 
     def close(self) -> None:
         """Ends the threads."""

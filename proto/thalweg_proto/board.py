@@ -3,8 +3,8 @@
 Rules:
   - A field that belongs to a worker, a microbatch or a chunk is written by the one who has it in hand, before the next
     rendezvous, and read by all after it.
-  - The head is written by the last to arrive at a rendezvous, before the others go on; `stop_asked` by the server
-    alone.
+  - The head is written by the last to arrive at a rendezvous, before the others go on; `stop_asked` and `copied` by the
+    server alone.
   - So no field is ever written and read at the same time, and none needs a lock.
 """
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
-_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(8)
+_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(9)
 
 
 class Outcome(IntEnum):
@@ -85,6 +85,14 @@ class Board:
     def stop_asked(self) -> bool:
         """Whether the run shall end with the next version."""
         return bool(self._whole[_STOP_ASKED])
+
+    @property
+    def copied(self) -> int:
+        """The newest version of which the server has a copy, or wants none."""
+        return self._whole[_COPIED]
+
+    def copy_made(self, version: int) -> None:
+        self._whole[_COPIED] = version
 
     def ask_to_stop(self) -> None:
         self._whole[_STOP_ASKED] = 1

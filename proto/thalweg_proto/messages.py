@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -58,6 +58,12 @@ class Evaluated(NamedTuple):
     samples: int
     correct: int
     loss_sum: float
+
+
+class CopyAsked(NamedTuple):
+    """Worker to server: copy version `version` for a checkpoint, and write it on the board."""
+
+    version: int
 
 
 class Left(NamedTuple):
@@ -116,6 +122,7 @@ _FINAL = struct.Struct("<BxxxIQQd")
 _WORK = struct.Struct("<BxxxIIxxxxQQ")
 _READY = struct.Struct("<BxxxxxxxQQ")
 _EVALUATE = struct.Struct("<BxxxxxxxQ")
+_COPY = struct.Struct("<BxxxxxxxQ")
 _BARE = struct.Struct("<B")
 # The step record for NumPy, so that many can be read at once.
 STEP_DTYPE: Final = np.dtype(
@@ -129,7 +136,7 @@ STEP_DTYPE: Final = np.dtype(
 RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
 """Step records that fit into one datagram."""
 _KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
-_KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH = 6, 7, 8, 9, 10
+_KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH, _KIND_COPY = 6, 7, 8, 9, 10, 11
 
 
 def pack_step(record: StepRecord) -> bytes:
@@ -139,6 +146,10 @@ def pack_step(record: StepRecord) -> bytes:
 def pack_evaluated(message: Evaluated) -> bytes:
     version, chunk, samples, correct, loss_sum = message
     return _EVALUATED.pack(_KIND_EVALUATED, chunk, version, samples, correct, loss_sum)
+
+
+def pack_copy_asked(message: CopyAsked) -> bytes:
+    return _COPY.pack(_KIND_COPY, *message)
 
 
 def pack_left() -> bytes:
@@ -175,7 +186,7 @@ def pack_stop() -> bytes:
     return _BARE.pack(_KIND_STOP)
 
 
-def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFinal | Left:
+def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFinal | CopyAsked | Left:
     """The messages in a datagram of a worker, step records as an array of STEP_DTYPE.
 
     ProtocolError where `record` is none.
@@ -191,9 +202,11 @@ def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFina
     elif kind == _KIND_FINAL and len(record) == _FINAL.size:
         _, part, step, begin, loss = _FINAL.unpack(record)
         return PartFinal(step, part, begin, loss)
+    elif kind == _KIND_COPY and len(record) == _COPY.size:
+        return CopyAsked(*_COPY.unpack(record)[1:])
     elif kind == _KIND_LEFT and len(record) == _BARE.size:
         return Left()
-    raise _unreadable("a StepRecord, Evaluated, PartFinal or Left", record)
+    raise _unreadable("a StepRecord, Evaluated, PartFinal, CopyAsked or Left", record)
 
 
 FromServer = Begin | Work | Ready | Evaluate | Finish | Stop

@@ -27,6 +27,8 @@ def used(steps: int = 3) -> Telemetry:
     for _ in range(2):
         hear(t, told)
     t.learning_rate = 0.1
+    t.checkpoint_saved(2, 0.02)
+    t.checkpoint_failed(3, "No space left on device")
     return t
 
 

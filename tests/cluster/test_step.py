@@ -16,6 +16,21 @@ from thalweg_proto.shared_memory import CHUNK, MemoryPlan, Vectors, create_segme
 SIZE = 5 * CHUNK
 
 
+class Copies:
+    """Notes what is asked of the server, which answers at once, or is gone."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.server_lives = True
+
+    def ask(self, version: int) -> None:
+        self.heard.append(f"ask {version}")
+
+    def wait(self, version: int) -> bool:
+        self.heard.append(f"wait {version}")
+        return self.server_lives
+
+
 class Host:
     """The workers of one host, whose steps a test does by hand, one after the other."""
 
@@ -33,7 +48,11 @@ class Host:
         self.vectors, self.board = Vectors(plan, fds[0]), Board(plan, workers, fds[1])
         for fd in fds:
             os.close(fd)
-        self.steps = [HostStep(spec, plan, self.vectors, self.board, rank=r, workers=workers) for r in range(workers)]
+        self.copies = Copies()
+        self.steps = [
+            HostStep(spec, plan, self.vectors, self.board, rank=r, workers=workers, copies=self.copies)
+            for r in range(workers)
+        ]
 
     def step(self, *gradients: float, losses: tuple[float, ...] = (1.0, 3.0)) -> None:
         """All workers push gradients that are the same number everywhere, and do their shares."""

@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints import Checkpoint, TrainingState
+from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
 from thalweg_cluster.hosts.spec import ServedSpec, Topology
@@ -138,6 +141,8 @@ def start_locally(
     made: Callable[[list[Any]], None] = lambda servers: None,
     addresses: Callable[[list[str], int], Sequence[str]] = lambda addresses, host: addresses,
     of_server: Mapping[str, Any] | None = None,
+    save: Path | None = None,
+    resume: Checkpoint | None = None,
     **of_step: Any,
 ) -> LocalRun:
     """Starts to train a small model on made-up data.
@@ -148,6 +153,8 @@ def start_locally(
     made:      gets the servers before anything starts
     addresses: what each host takes for the addresses of all
     of_server, of_step: what the specs say
+    save:      where checkpoints go, with save_every of `of_step`
+    resume:    what the run goes on from
     """
     x, y = three_clouds(samples + 50, seed=0)
     spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -167,12 +174,25 @@ def start_locally(
         rule_options={"momentum": 0.9},
         schedule={"name": "constant", "learning_rate": 0.05, "warmup_steps": 0},
     )
-    step = replace(step, **of_step)
+    step = replace(step, **({"save_every": 0} if save else {}) | of_step)
+    hosts = 1 if isinstance(workers, int) else len(workers)
+    start = resume.state(hosts) if resume else TrainingState.new(initial)
+    saving = save and SaveSpec(
+        place=str(save),
+        keep=100,
+        job="",
+        tensors=tuple((tensor.name, tensor.shape) for tensor in layout.tensors),
+        size=layout.size,
+        rule=step.rule,
+        slots=tuple(slot.name for slot in step.server_rule().slots),
+        hosts=hosts,
+        generation=1,
+    )
     sampler = Sampler(seed=0, samples=samples, batch_size=batch_size, microbatches=microbatches)
-    sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(1 if isinstance(workers, int) else len(workers))]
+    sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(hosts)]
     if isinstance(workers, int):
         meeting = Server(
-            ServerSpec(address=sockets[0], job_id=job_id, layout=layout, workers=workers, step=step), initial
+            ServerSpec(address=sockets[0], job_id=job_id, layout=layout, workers=workers, step=step, save=saving), start
         )
         run = LocalRun(layout, [meeting])
         serve = [meeting.serve]
@@ -190,9 +210,10 @@ def start_locally(
                     layout=layout,
                     topology=topology,
                     step=step,
+                    save=saving,
                     **(of_server or {}),
                 ),
-                initial,
+                start,
             )
             for host in range(len(workers))
         ]

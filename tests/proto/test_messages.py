@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from thalweg_proto import messages
 from thalweg_proto.errors import ProtocolError
-from thalweg_proto.messages import Begin, Evaluate, Evaluated, Finish, Left, PartFinal, Ready, StepRecord, Stop, Work
+from thalweg_proto.messages import (
+    Begin,
+    CopyAsked,
+    Evaluate,
+    Evaluated,
+    Finish,
+    Left,
+    PartFinal,
+    Ready,
+    StepRecord,
+    Stop,
+    Work,
+)
 
 WHOLE = st.integers(0, 2**63 - 1)
 SMALL = st.integers(0, 2**32 - 1)
@@ -41,6 +53,7 @@ def test_an_evaluation_reads_as_it_was_written(message):
 def test_bare_messages_read_as_they_were_written():
     """unpack(pack(x)) == x."""
     assert messages.unpack_from_worker(messages.pack_left()) == Left()
+    assert messages.unpack_from_worker(messages.pack_copy_asked(CopyAsked(7))) == CopyAsked(7)
     assert isinstance(messages.unpack_from_server(messages.pack_begin()), Begin)
     assert isinstance(messages.unpack_from_server(messages.pack_finish()), Finish)
     assert isinstance(messages.unpack_from_server(messages.pack_stop()), Stop)
@@ -74,6 +87,7 @@ FROM_WORKER = {
     "StepRecord": messages.pack_step(StepRecord(*[0] * 11)),
     "Evaluated": messages.pack_evaluated(Evaluated(*[0] * 5)),
     "PartFinal": messages.pack_final(PartFinal(*[0] * 4)),
+    "CopyAsked": messages.pack_copy_asked(CopyAsked(0)),
     "Left": messages.pack_left(),
 }
 FROM_SERVER = {
@@ -126,6 +140,7 @@ def test_a_cut_record_is_named():
     """The error says what was expected and what was there."""
     record = messages.pack_step(StepRecord(*[0] * 11))
     with pytest.raises(
-        ProtocolError, match=r"expected a StepRecord, Evaluated, PartFinal or Left message; found kind 1 of 10 bytes"
+        ProtocolError,
+        match=r"expected a StepRecord, Evaluated, PartFinal, CopyAsked or Left message; found kind 1 of 10 bytes",
     ):
         messages.unpack_from_worker(record[:10])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
@@ -117,3 +118,63 @@ def train(ray_address: str, job: Path, tmp_path: Path) -> Callable[..., Finished
         return Finished(done.returncode, done.stdout, folder)
 
     return run
+
+
+@pytest.fixture
+def resume(ray_address: str) -> Callable[..., Finished]:
+    """`resume(folder, "cluster.workers=3")` goes on from the newest checkpoint in it, to the end."""
+
+    def run(folder: Path, *overrides: str) -> Finished:
+        sets = [part for override in overrides for part in ("--set", override)]
+        done = subprocess.run(
+            [*THALWEG, "resume", str(folder), *sets],
+            env=environment(RAY_ADDRESS=ray_address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, folder)
+
+    return run
+
+
+@pytest.fixture
+def endless(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Any]:
+    """The command on a job that does not end by itself, once it has trained for 30 steps."""
+    sets = ["--set", "train.steps=10000000", "--set", "checkpoint.every_steps=20"]
+    command: Any = subprocess.Popen(
+        [*THALWEG, "train", str(job), "--out", str(tmp_path / "out"), *sets],
+        env=environment(RAY_ADDRESS=ray_address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = []
+    for line in command.stdout:
+        lines.append(line)
+        if line.startswith("step 30/"):
+            break
+    command.lines = lines
+    command.folder = tmp_path / "out"
+    yield command
+    command.kill()
+    command.wait()
+    command.stdout.close()
+
+
+def actors(name: str) -> list[psutil.Process]:
+    """The processes of Ray actors with this name."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
+                found.append(process)
+    return found
+
+
+def ended(command: Any) -> Finished:
+    """Waits for the command; everything that it printed."""
+    rest = command.stdout.read()
+    command.wait()
+    return Finished(command.returncode, "".join(command.lines) + rest, command.folder)

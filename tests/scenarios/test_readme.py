@@ -12,13 +12,12 @@ from tests.scenarios.conftest import REPOSITORY, environment
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line.split("#")[0].strip()
+SESSIONS = [
+    [line.split("#")[0].strip() for line in text.splitlines() if line.startswith(("thalweg ", "make "))]
     for language, text in BLOCKS
     if not language
-    for line in text.splitlines()
-    if line.startswith(("thalweg ", "make "))
 ]
+COMMANDS = [command for session in SESSIONS for command in session]
 
 
 def test_every_command_is_known_to_this_test():
@@ -29,17 +28,20 @@ def test_every_command_is_known_to_this_test():
     assert "make train" in (REPOSITORY / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("thalweg ")])
-def test_commands_of_the_readme_run(command, ray_address, tmp_path):
-    """Each command ends with status 0, from the repository's folder, as the README's reader would run it."""
-    words = command.replace("/tmp/digits", str(tmp_path / "digits")).split()
-    out = [] if "--out" in words else ["--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-m", "thalweg_cluster.cli", *words[1:], *out],
-        cwd=REPOSITORY, env=environment(RAY_ADDRESS=ray_address), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "succeeded" in done.stdout
+@pytest.mark.parametrize(
+    "session", [session for session in SESSIONS if any(command.startswith("thalweg ") for command in session)], ids=str
+)
+def test_commands_of_the_readme_run(session, ray_address, tmp_path):
+    """Each command ends with status 0, from the repository's folder, after those that stand before it."""
+    for command in session:
+        words = command.replace("/tmp/digits", str(tmp_path / "digits")).split()
+        out = ["--out", str(tmp_path / "out")] if words[1] == "train" and "--out" not in words else []
+        done = subprocess.run(
+            [sys.executable, "-m", "thalweg_cluster.cli", *words[1:], *out],
+            cwd=REPOSITORY, env=environment(RAY_ADDRESS=ray_address), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "succeeded" in done.stdout
 
 
 def test_the_job_shown_is_the_job_that_make_train_runs():

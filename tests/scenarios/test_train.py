@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import signal
@@ -13,7 +12,7 @@ import urllib.request
 import psutil
 import pytest
 from safetensors.numpy import load_file
-from tests.scenarios.conftest import CPUS, REPOSITORY, THALWEG, Finished, environment
+from tests.scenarios.conftest import CPUS, REPOSITORY, actors, ended
 
 from thalweg_proto.job import load_job
 
@@ -83,43 +82,6 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(train):
     assert run.status == 2
     assert f"cluster.workers: expected at most {CPUS}" in run.output
     assert not (run.folder / "summary.json").exists()
-
-
-@pytest.fixture
-def endless(ray_address, job, tmp_path):
-    """The command on a job that does not end by itself, once it has trained for 30 steps."""
-    command = subprocess.Popen(
-        [*THALWEG, "train", str(job), "--set", "train.steps=10000000", "--out", str(tmp_path / "out")],
-        env=environment(RAY_ADDRESS=ray_address), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    lines = []
-    for line in command.stdout:
-        lines.append(line)
-        if line.startswith("step 30/"):
-            break
-    command.lines = lines
-    command.folder = tmp_path / "out"
-    yield command
-    command.kill()
-    command.wait()
-    command.stdout.close()
-
-
-def actors(name: str) -> list[psutil.Process]:
-    """The processes of Ray actors with this name."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
-                found.append(process)
-    return found
-
-
-def ended(command: subprocess.Popen[str]) -> Finished:
-    """Waits for the command; everything that it printed."""
-    rest = command.stdout.read()
-    command.wait()
-    return Finished(command.returncode, "".join(command.lines) + rest, command.folder)
 
 
 def test_a_worker_that_is_killed_fails_the_run_with_its_rank(endless):

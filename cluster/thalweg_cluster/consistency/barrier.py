@@ -16,12 +16,13 @@ from thalweg_cluster.consistency.verdict import Verdict
 class Barrier:
     """The step that is open now, and who is in it."""
 
-    def __init__(self, parts: int, backup: int = 0) -> None:
-        """`parts` >= 1 gradients a step, of which the `backup` < `parts` slowest are not waited for."""
+    def __init__(self, parts: int, backup: int = 0, first: int = 0) -> None:
+        """`parts` >= 1 gradients a step, of which the `backup` < `parts` slowest are not waited for; from step `first`
+        on."""
         if not 0 <= backup < parts:
             raise ValueError(f"expected 0 <= backup < parts ({parts}); found {backup}")
         self._needed = parts - backup
-        self._step = 0
+        self._step = first
         self._arrived: set[int] = set()
 
     @property

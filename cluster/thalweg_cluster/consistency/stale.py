@@ -10,6 +10,8 @@ Rules:
     ahead of the slowest, and no push is staler than that. With None there is no bound: async.
     (Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS 2013; there the
     work of each worker is fixed, and so the slowest holds up all others for as long as it is slow.)
+  - For a checkpoint it holds: nothing of a later step is given out before all of the earlier ones is applied and the
+    state is copied. So each unit is in the checkpoint whole, or not at all.
   - A worker that asks and gets nothing waits; the grants that a push sets free go to those who wait, first come first
     served.
 """
@@ -29,18 +31,18 @@ class Grant(NamedTuple):
 
 
 class StaleSynchronous:
-    """Deals out `steps` times `microbatches` units."""
+    """Deals out `microbatches` units of each step from `first` to `steps` - 1."""
 
-    def __init__(self, steps: int, microbatches: int, staleness: int | None) -> None:
+    def __init__(self, steps: int, microbatches: int, staleness: int | None, first: int = 0) -> None:
         self._steps = steps
         self._microbatches = microbatches
         self._bound = staleness
-        self._next = (0, 0)
+        self._next = (first, 0)
         self._waiting: deque[int] = deque()  # ranks
         self._taken: dict[int, tuple[Grant, int]] = {}  # by rank: what it computes, and the version when it took it
         self._missing: dict[int, int] = {}  # by step that is not whole: how many of its units are not applied
-        self._version = 0
-        self._last = steps
+        self._version = first
+        self._last = self._hold = steps
 
     @property
     def version(self) -> int:
@@ -70,6 +72,19 @@ class StaleSynchronous:
             self._version += 1
         return grant.step - version, self._grants()
 
+    def hold(self, step: int) -> list[Grant]:
+        """Gives out no unit of `step` or after, until it is said to hold at a later one: for a checkpoint.
+
+        Returns what may be given out now.
+        """
+        self._hold = step
+        return self._grants()
+
+    @property
+    def held(self) -> bool:
+        """Whether all that comes before the step at which it holds is applied, and nothing after."""
+        return self._version == self._hold and not self._taken
+
     def stop(self) -> int:
         """Gives out no new step; the units of the steps begun are still done. Returns the last version."""
         step, microbatch = self._next
@@ -88,4 +103,4 @@ class StaleSynchronous:
 
     def _may_give(self) -> bool:
         step = self._next[0]
-        return step < self._last and (self._bound is None or step - self._version <= self._bound)
+        return step < min(self._last, self._hold) and (self._bound is None or step - self._version <= self._bound)

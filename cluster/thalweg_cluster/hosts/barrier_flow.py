@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
 from thalweg_cluster.hosts.encoding import GradientEncoder
@@ -49,7 +50,8 @@ class BarrierFlow:
 
     VERSIONS = 2
 
-    def __init__(self, view: HostView) -> None:
+    def __init__(self, view: HostView, start: TrainingState) -> None:
+        """`start`: what the run goes on from."""
         spec = view.spec
         self._view = view
         self._step = spec.step
@@ -61,20 +63,20 @@ class BarrierFlow:
         self._learning_rate = spec.step.learning_rate()
         self._weights = spec.step.weights()
         self._last = spec.step.versions
-        self.version = 0
+        self.version = start.version
         self._finals = Finals(self._blocks, len(self._mine)) if self._mine else None
         if self._mine:
             self._presence = Presence(self._blocks)
         else:
             self._presence = Presence(self._blocks[self._own.start : self._own.stop], self._own.start)
-        self._announced = 0  # the newest version of which the workers have heard
-        self._whole_blocks = dict.fromkeys(self._own, 0)  # which step each is summed for
+        self._announced = self.version  # the newest version of which the workers have heard
+        self._whole_blocks = dict.fromkeys(self._own, self.version)  # which step each is summed for
         self._arrived = dict.fromkeys(self._own, 0)  # parts from other hosts
         self._local = dict.fromkeys(self._own, not self._mine)
         self._members: list[int] | None = None  # with backup workers: of the step that was closed last
-        self._closed = -1  # which step that is
+        self._closed = self.version - 1  # which step that is
         self._set_leaves()
-        self._encoder = GradientEncoder(view.gradient_format)
+        self._encoder = GradientEncoder(view.gradient_format, start.residuals(self._host))
         scratch = (self._parts.total.bit_length(), max(b.end - b.begin for b in self._blocks))
         self._scratch = np.empty(scratch, dtype=np.float32)
         self._squares: dict[int, list[float]] = {}  # by block, of the step
@@ -101,9 +103,9 @@ class BarrierFlow:
         self._plan: SumPlan | None = None if self._step.backup else sum_plan(tuple(leaf for _, leaf in self._leaves))
 
     def begin(self) -> None:
-        """Version 0 is there, whole."""
-        self._announce(0)
-        self._ready(0, self._view.size)
+        """The first version is there, whole."""
+        self._announce(self.version)
+        self._ready(self.version, self._view.size)
 
     def _announce(self, version: int) -> None:
         """Tells the workers what to compute on `version`, whose first elements are there."""
@@ -167,7 +169,7 @@ class BarrierFlow:
             part_begin=leaf[0],
             part_end=leaf[1],
             format=FORMAT_NUMBERS[self._view.gradient_format.name],
-            data=self._encoder.encode((leaf[0], index), gradient),
+            data=self._encoder.encode(f"{leaf[0]}.{index}", gradient),
         )
 
     # At the owner of a block
@@ -290,7 +292,11 @@ class BarrierFlow:
 
     def _there(self, index: int) -> None:
         version = self.version + 1
-        if self._presence.there(index) and self._mine:
+        more = self._presence.there(index)
+        if self._presence.whole and (self._step.saves(version) or version == self._last):
+            # Before the workers hear that all is there: what they compute next changes what is saved.
+            self._view.save(version, updates=version, residuals=self._encoder.residuals, final=version == self._last)
+        if more and self._mine:
             if self._announced < version:
                 self._announce(version)
             self._ready(version, self._presence.end)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,17 @@ from thalweg_proto.formats import WireFormat
 class GradientEncoder:
     """The error feedback of one sender. Blocks of one name are encoded one after the other."""
 
-    def __init__(self, form: WireFormat) -> None:
+    def __init__(self, form: WireFormat, before: Mapping[str, NDArray[np.float32]]) -> None:
+        """`before`: the `residuals` of the sender that this one goes on from."""
         self._form = form
-        self._residuals: dict[Hashable, NDArray[np.float32]] = {}
+        self._residuals = {name: array.copy() for name, array in before.items()}
 
-    def encode(self, name: Hashable, gradient: NDArray[np.float32]) -> memoryview:
+    @property
+    def residuals(self) -> Mapping[str, NDArray[np.float32]]:
+        """What is kept, by name of the block."""
+        return self._residuals
+
+    def encode(self, name: str, gradient: NDArray[np.float32]) -> memoryview:
         """`gradient` as bytes; what it loses goes into the next block of the same `name`."""
         if not self._form.keeps_residual:
             return self._form.encode(gradient, None)

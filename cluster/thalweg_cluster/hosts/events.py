@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.manifest import ShardFile
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import Refusal, RefusedError
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
@@ -68,6 +69,13 @@ class Lost(NamedTuple):
     error: str
 
 
+class ShardSaved(NamedTuple):
+    """This host's part of the checkpoint at `version` is written; or, as text, why not."""
+
+    version: int
+    file: ShardFile | str
+
+
 class StopAsked(NamedTuple):
     """The run is asked to end soon."""
 
@@ -98,4 +106,15 @@ class OutsidePush:
         self.verdict.set_exception(RefusedError(Refusal(status, details)))
 
 
-Event = PartArrived | ParametersArrived | Answered | Refreshed | HostSaid | LeadSaid | Lost | StopAsked | OutsidePush
+Event = (
+    ShardSaved
+    | PartArrived
+    | ParametersArrived
+    | Answered
+    | Refreshed
+    | HostSaid
+    | LeadSaid
+    | Lost
+    | StopAsked
+    | OutsidePush
+)

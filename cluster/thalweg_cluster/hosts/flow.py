@@ -5,7 +5,7 @@ All methods are called in the one thread that decides, but where it says otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,9 @@ from thalweg_proto.formats import WireFormat
 from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
 from thalweg_proto.shared_memory import ServedVectors
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+
+Name = tuple[int, int]
+"""Step and part: of a push from outside."""
 
 
 class HostView(Protocol):
@@ -63,6 +66,21 @@ class HostView(Protocol):
 
     def refresh(self, rank: int) -> None:
         """Fetches what other hosts own of the parameters; `on_refreshed(rank)` follows."""
+        ...
+
+    def save(
+        self,
+        version: int,
+        *,
+        updates: int,
+        residuals: Mapping[str, NDArray[np.float32]],
+        names: Iterable[Name] = (),
+        final: bool,
+    ) -> None:
+        """Copies what this host has of a checkpoint at `version`, while nothing changes, and begins to write it.
+
+        final: also where the one before is still being written
+        """
         ...
 
     def finish(self, version: int, *, evaluate: bool) -> None:

@@ -15,6 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
+from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdict
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
@@ -26,6 +27,7 @@ from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 
 Tell = Callable[[int, LeadMessage], None]
+Commit = Callable[[int, list[HostMessage.Saved]], None]
 
 
 @dataclass
@@ -46,9 +48,14 @@ class _Step:
 class Lead:
     """Decides, for a job in which hosts wait for each other (`BarrierLead`) or do not (`StaleLead`)."""
 
-    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
-        """`tell(host, message)` reaches any host, this one included."""
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell, commit: Commit, start: TrainingState) -> None:
+        """`tell(host, message)` reaches any host, this one included.
+
+        commit: makes a checkpoint of what all hosts have saved
+        start:  what the run goes on from
+        """
         self._spec = spec
+        self._commit = commit
         self._step = spec.step
         self._account = account
         self._tell = tell
@@ -58,11 +65,27 @@ class Lead:
         self._parts = Parts.of(spec.topology, spec.step)
         self.began = False
         self.error: str | None = None
+        self._saved_version = -1  # the newest of which all hosts have saved what they have, or could not
+        self._saves: dict[int, list[HostMessage.Saved]] = {}  # by version: of the hosts that are done
+        shards = Shards.of(spec.layout.size, spec.topology.owns, block=spec.block)
+        # One without workers, and without a shard since there are fewer chunks than owners, has nothing.
+        self._having = [h for h in self._hosts if spec.topology.ranks[h] or shards.owned_by(h)]
 
     @property
     def done(self) -> bool:
         """Whether nothing more will come."""
-        return not self._staying
+        saved = self._spec.save is None or self._saved_version >= self._version
+        return not self._staying and (self.error is not None or (saved and self._accounts_made))
+
+    @property
+    def _version(self) -> int:
+        """The newest version."""
+        raise NotImplementedError
+
+    @property
+    def _accounts_made(self) -> bool:
+        """Whether all that was trained is accounted."""
+        return True
 
     def on(self, host: int, message: HostMessage) -> None:
         """What a host says."""
@@ -85,12 +108,22 @@ class Lead:
             self._account.evaluated(Evaluated(m.version, m.chunk, m.samples, m.correct, m.loss_sum))
         elif kind == "pushed":
             self._pushed(message.pushed)
+        elif kind == "saved":
+            self._saved(message.saved)
         elif kind == "failed":
             self.fail(message.failed.error)
         elif kind == "left":
             self._staying.discard(host)
         else:
             self._on(host, kind, message)
+
+    def _saved(self, saved: HostMessage.Saved) -> None:
+        """A host has saved its part of a checkpoint, or has not."""
+        parts = self._saves.setdefault(saved.version, [])
+        parts.append(saved)
+        if len(parts) == len(self._having):
+            self._saved_version = saved.version
+            self._commit(saved.version, self._saves.pop(saved.version))
 
     def fail(self, error: str) -> None:
         """The run ends; the first error is the one that is told."""
@@ -134,24 +167,25 @@ class Lead:
 class BarrierLead(Lead):
     """sync, backup workers, local steps."""
 
-    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
-        super().__init__(spec, account, tell)
-        self._barrier = Barrier(self._parts.total, spec.step.backup)
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell, commit: Commit, start: TrainingState) -> None:
+        super().__init__(spec, account, tell, commit, start)
+        self._barrier = Barrier(self._parts.total, spec.step.backup, start.version)
         self._early: list[HostMessage.Pushed] = []  # of a step whose predecessor's pushes are not all heard of
         self._steps: dict[int, _Step] = {}  # not accounted yet
-        self._accounted = 0  # versions
-        shards = Shards.of(spec.layout.size, spec.topology.owns, block=spec.block)
-        # The newest version that each host has; one without workers, and without a shard since there are fewer chunks
-        # than owners, has none.
-        self._whole_on = {h: 0 for h in self._hosts if spec.topology.ranks[h] or shards.owned_by(h)}
+        self._accounted = start.version
+        self._whole_on = dict.fromkeys(self._having, start.version)  # the newest version that each host has
         self._weights = (
             spec.step.weights() if spec.step.local_steps == 1 else [1 / self._parts.total] * self._parts.total
         )
         self._chunks = -(-spec.layout.size // CHUNK)
 
     @property
-    def done(self) -> bool:
-        return super().done and (self.error is not None or self._accounted >= self._whole_on[0])
+    def _version(self) -> int:
+        return self._whole_on[0]
+
+    @property
+    def _accounts_made(self) -> bool:
+        return self._accounted >= self._whole_on[0]
 
     def stop(self) -> None:
         # No host can be more than one version ahead of this one: this version and the next are still made.
@@ -223,14 +257,20 @@ class BarrierLead(Lead):
 class StaleLead(Lead):
     """ssp, async."""
 
-    def __init__(self, spec: ServedSpec, account: Account, tell: Tell) -> None:
-        super().__init__(spec, account, tell)
+    def __init__(self, spec: ServedSpec, account: Account, tell: Tell, commit: Commit, start: TrainingState) -> None:
+        super().__init__(spec, account, tell, commit, start)
         step = spec.step
         bound = step.staleness if step.consistency == "ssp" else None
-        self._policy = StaleSynchronous(step.steps, step.microbatches, bound)
+        self._policy = StaleSynchronous(step.steps, step.microbatches, bound, start.version)
+        self._policy.hold(step.next_save(start.version))
+        self._copying: set[int] | None = None  # the hosts that have not copied what they have for a checkpoint
         self._losses: dict[int, dict[int, float]] = {}  # by step and microbatch
         self._weights = step.weights()
         self._ended = False
+
+    @property
+    def _version(self) -> int:
+        return self._policy.version
 
     def stop(self) -> None:
         self._policy.stop()
@@ -251,6 +291,8 @@ class StaleLead(Lead):
         self._losses.setdefault(pushed.step, {})[pushed.part] = pushed.loss
 
     def _on(self, host: int, kind: str | None, message: HostMessage) -> None:
+        if kind == "copied":
+            self._copied(host)
         if kind != "applied":
             return
         before = self._policy.version
@@ -265,6 +307,18 @@ class StaleLead(Lead):
         self._grant(grants)
         self._grant(self._policy.ask(message.applied.rank))
         self._end_if_finished()
+        if self._policy.held and not self._ended and self._copying is None:
+            self._copying = set(self._hosts)
+            self._all(LeadMessage(save=LeadMessage.Save(version=self._policy.version)))
+
+    def _copied(self, host: int) -> None:
+        """When all hosts have copied what they have, work goes on."""
+        assert self._copying is not None  # the lead asked for it
+        self._copying.discard(host)
+        if not self._copying:
+            self._copying = None
+            self._grant(self._policy.hold(self._step.next_save(self._policy.version)))
+            self._end_if_finished()
 
     def _end_if_finished(self) -> None:
         if self._policy.finished and not self._ended:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -24,12 +24,15 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.manifest import ShardFile
+from thalweg_cluster.checkpoints.saver import Saver
+from thalweg_cluster.checkpoints.state import RESIDUAL, WORKER, ShardState, TrainingState
 from thalweg_cluster.hosts import events
 from thalweg_cluster.hosts.barrier_flow import BarrierFlow
 from thalweg_cluster.hosts.checks import Expected
 from thalweg_cluster.hosts.door import GrpcDoor
 from thalweg_cluster.hosts.events import Event
-from thalweg_cluster.hosts.flow import Flow
+from thalweg_cluster.hosts.flow import Flow, Name
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.shard import Shard
@@ -37,7 +40,7 @@ from thalweg_cluster.hosts.snapshot import snapshot
 from thalweg_cluster.hosts.spec import ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
-from thalweg_cluster.rules import Rule, make_rule
+from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
@@ -62,8 +65,8 @@ STOP_S = 10.0
 class HostServer:
     """One host's server; `open`, then `serve` from the first step to the last."""
 
-    def __init__(self, spec: ServedSpec, initial: NDArray[np.float32]) -> None:
-        """Takes the memory, listens, and copies `initial` (flat, shape (layout.size,)) into version 0.
+    def __init__(self, spec: ServedSpec, start: TrainingState) -> None:
+        """Takes the memory, listens, and puts `start` where its version lies.
 
         Raises OSError where /dev/shm has no room, RuntimeError where the gRPC server cannot listen.
         """
@@ -74,16 +77,22 @@ class HostServer:
         begin, end = self.shards.bounds[spec.host]
         blocks = [b.end - b.begin for b in self.shards.blocks]
         leaves = max(spec.step.microbatches, spec.topology.workers)
-        self.shard = Shard(begin, end, initial[begin:end], _rule(spec), block=max(blocks), leaves=leaves)
+        self.shard = Shard(begin, end, start, spec.step.server_rule(), block=max(blocks), leaves=leaves)
         self.gradient_format = _format(spec.wire, spec.wire_fraction)
         self.parameters_format = make_format(spec.wire_parameters)
         stale = spec.step.consistency != "sync"
         kind = StaleFlow if stale else BarrierFlow
-        self._flow: Flow = kind(self)
-        plan = ServedPlan(size=self.size, versions=kind.VERSIONS, gradients=self._flow.gradients)
+        self._flow: Flow = kind(self, start)
+        own_rule = make_rule(spec.step.rule, spec.step.rule_options) if spec.step.local_steps > 1 else None
+        self._slots = () if own_rule is None else own_rule.slots  # of each worker's own rule
+        plan = ServedPlan(
+            size=self.size, versions=kind.VERSIONS, gradients=self._flow.gradients, slots=len(self._slots)
+        )
         segment = create_segment(plan.vector_bytes)
         self.vectors = ServedVectors(plan, segment, server=True)
-        self.vectors.version(0)[...] = initial
+        self._put_first(start)
+        for name, array, slot in self._worker_state():
+            array[...] = start.of_host.get(spec.host, {}).get(name, slot.initial_value)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._door = Door(
             spec.address,
@@ -106,9 +115,15 @@ class HostServer:
         self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s)
         self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
         moved = self.size * FLOAT_BYTES
-        self.account = Account(spec.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved)
+        self.account = Account(
+            spec.step, first=start.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved
+        )
         lead = StaleLead if stale else BarrierLead
-        self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order)
+        self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order, self._commit, start)
+        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry)
+        if self._saver is not None and self._lead is not None:
+            self._saver.clear(start.step)
+        self._saving = 0  # parts of checkpoints of which the lead has not heard
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
         self._awake_s = 0.0  # when the clock had its last turn
         self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
@@ -119,6 +134,21 @@ class HostServer:
         self._running = threading.Lock()  # guards the run's end against `stop` and `post`
         self._ended = False
 
+    def _put_first(self, start: TrainingState) -> None:
+        """The parameters that the first step is computed on. Those of a checkpoint are what the owners have: workers
+        saw what the wire's format makes of them, and do so again."""
+        row, form = self.vectors.version(start.version), self.parameters_format
+        row[...] = start.parameters
+        if start.version and not form.exact:
+            form.decode(form.encode(row, None), row)
+
+    def _worker_state(self) -> Iterator[tuple[str, NDArray[np.float32], Slot]]:
+        """With local steps: the name in checkpoints of each array of this host's workers' own rules, where it lies."""
+        for rank in self.ranks if self._slots else ():
+            [gradient] = self._flow.gradients_of(rank)
+            for index, slot in enumerate(self._slots):
+                yield f"{WORKER}{rank}.{slot.name}", self.vectors.state[gradient, index], slot
+
     def _welcome(self, plan: ServedPlan, rank: int) -> exchange_pb2.Welcome:
         return exchange_pb2.Welcome(
             size=plan.size,
@@ -126,6 +156,7 @@ class HostServer:
             gradients_of_worker=as_range(self._flow.gradients_of(rank)),
             chunks_of_worker=as_range(share(self.spec.step.chunks, rank, self.spec.topology.workers)),
             versions=plan.versions,
+            slots=plan.slots,
         )
 
     # The run
@@ -156,6 +187,8 @@ class HostServer:
             self.account.end()
             self._door.broadcast(messages.pack_stop())
             self._door.close()
+            if self._saver is not None:
+                self._saver.close()
             self._peers.take_leave()
             self._grpc.close()
             self._peers.close()
@@ -186,7 +219,7 @@ class HostServer:
                 self._ready = True
                 self.to_lead(HostMessage(ready=HostMessage.Ready()))
             self._on_events()
-            if self._ready and not self._left and self._door.deserted:
+            if self._ready and not self._left and self._door.deserted and not self._saving:
                 self._left = True
                 self.to_lead(HostMessage(left=HostMessage.Left()))
             self._keep_time()
@@ -233,7 +266,7 @@ class HostServer:
             self.to_lead(HostMessage(evaluated=HostMessage.Evaluated(**message._asdict())))
         elif isinstance(message, Left):
             self._door.left(rank)
-        elif (message["rank"] == rank).all():
+        elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
             self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
         else:
             raise ProtocolError(f"expected step records of worker {rank}; found some of another worker")
@@ -263,6 +296,60 @@ class HostServer:
             f"optimizer.clip_norm or optimizer.warmup_steps."
         )
 
+    # Checkpoints
+
+    def save(
+        self,
+        version: int,
+        *,
+        updates: int,
+        residuals: Mapping[str, NDArray[np.float32]],
+        names: Iterable[Name] = (),
+        final: bool,
+    ) -> None:
+        saver, spec = self._saver, self.spec
+        if saver is None or not (self.ranks or self.shards.owned_by(spec.host)):
+            return
+        if saver.busy and not final:
+            self.to_lead(HostMessage(saved=HostMessage.Saved(version=version, skipped=True)))
+            return
+        of_host = {RESIDUAL + name: array.copy() for name, array in residuals.items()}
+        of_host |= {name: array.copy() for name, array, _ in self._worker_state()}
+        state = ShardState(
+            begin=self.shard.begin,
+            end=self.shard.end,
+            parameters=self.shard.parameters.copy(),
+            slots={name: array.copy() for name, array in self.shard.state.items()},
+            updates=updates,
+            of_host=of_host,
+            names=tuple(names),
+        )
+        self._saving += 1
+        saver.save_shard(
+            spec.step.steps_done(version),
+            state,
+            host=spec.host,
+            index=spec.host,
+            count=spec.topology.hosts,
+            then=lambda file: self.post(events.ShardSaved(version, file)),
+        )
+
+    def _on_saved(self, version: int, file: ShardFile | str) -> None:
+        self._saving -= 1
+        error, text = (file, "") if isinstance(file, str) else ("", file.to_json())
+        self.to_lead(HostMessage(saved=HostMessage.Saved(version=version, error=error, file=text)))
+
+    def _commit(self, version: int, parts: list[HostMessage.Saved]) -> None:
+        """On the lead: all hosts are done with their parts of a checkpoint."""
+        saver = self._saver
+        assert saver is not None  # else no host had saved anything
+        if any(part.skipped for part in parts):
+            saver.skip()
+            return
+        files = [part.error or ShardFile.from_json(part.file) for part in parts]
+        step = self.spec.step.steps_done(version)
+        saver.later(lambda: saver.commit(step, version, files))
+
     # Other hosts
 
     def post(self, event: Event) -> None:
@@ -280,6 +367,8 @@ class HostServer:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, events.PartArrived):
             self._flow.on_part(event)
+        elif isinstance(event, events.ShardSaved):
+            self._on_saved(*event)
         elif isinstance(event, events.ParametersArrived):
             self._flow.on_parameters(event)
         elif isinstance(event, events.LeadSaid):
@@ -390,16 +479,6 @@ class HostServer:
     def weights(self) -> NDArray[np.float32]:
         """The newest version, flat, shape (layout.size,); valid after `serve` returned."""
         return self.vectors.version(self._flow.version)
-
-
-def _rule(spec: ServedSpec) -> Rule:
-    """What the owners apply: the job's rule, or with local steps the outer one."""
-    step = spec.step
-    if step.local_steps == 1:
-        return make_rule(step.rule, step.rule_options)
-    if step.outer_momentum == 0:
-        return make_rule("sgd", {})
-    return make_rule("nesterov", {"momentum": step.outer_momentum})
 
 
 def _format(name: str, fraction: float | None) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.rules import Block, BlockUpdate, Rule
 from thalweg_cluster.rules.rule import scalar
 from thalweg_cluster.summation import SumPlan, tree_sum
@@ -24,18 +25,26 @@ class Shard:
     parameters: (end - begin,) float32: what is newest of each element
     """
 
-    def __init__(self, begin: int, end: int, initial: Block, rule: Rule, *, block: int, leaves: int) -> None:
-        """Starts from `initial` (end - begin,).
+    def __init__(self, begin: int, end: int, start: TrainingState, rule: Rule, *, block: int, leaves: int) -> None:
+        """Starts from the part of `start` that it owns.
 
         block:  elements of the longest block
         leaves: how many gradients are summed at most
         """
         self.begin, self.end = begin, end
-        self.parameters: NDArray[np.float32] = initial.copy()
+        self.parameters: NDArray[np.float32] = start.parameters[begin:end].copy()
         self._rule = rule
-        self._state = [np.full(end - begin, slot.initial_value, dtype=np.float32) for slot in rule.slots]
+        self._state = [np.empty(end - begin, dtype=np.float32) for _ in rule.slots]
+        for array, slot in zip(self._state, rule.slots, strict=True):
+            value = start.slot(slot)
+            array[...] = value if isinstance(value, float) else value[begin:end]
         # The tree over n leaves needs ceil(log2(n)) temporaries (summation.py).
         self._scratch = np.empty((max(rule.scratch, leaves.bit_length()), block), dtype=np.float32)
+
+    @property
+    def state(self) -> dict[str, Block]:
+        """The rule's state by name, each (end - begin,)."""
+        return {slot.name: array for slot, array in zip(self._rule.slots, self._state, strict=True)}
 
     def block_update(self, step: int, learning_rate: float) -> BlockUpdate:
         """The rule's update number `step`, to be handed to `apply`."""
@@ -57,7 +66,7 @@ class Shard:
             np.multiply(summed, scalar(factor), summed)
         state = [array[cut] for array in self._state]
         parameters = self.parameters[cut]
-        update(parameters, summed, state, [row[: len(summed)] for row in self._scratch])
+        update(parameters, summed, state, state, [row[: len(summed)] for row in self._scratch])
         parameters[...] = summed
         hiding = [array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides]
         return all_finite(summed) and all(map(all_finite, hiding))

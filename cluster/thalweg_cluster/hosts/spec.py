@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.step import StepSpec
 from thalweg_cluster.summation import Range, subtrees
 from thalweg_proto.layout import Layout
@@ -49,6 +50,7 @@ class ServedSpec:
     block:        elements of a block; None: what fits the shards' size
     connect_s:    how long a peer may take to answer before the run begins
     patience_s:   how long a host may say nothing at all before it counts as lost
+    save:         where checkpoints go; None: nowhere
     metrics_port: of /metrics on loopback; 0: a free one
     """
 
@@ -66,6 +68,7 @@ class ServedSpec:
     block: int | None = None
     connect_s: float = 10.0
     patience_s: float = 30.0
+    save: SaveSpec | None = None
     metrics_port: int = 0
 
 

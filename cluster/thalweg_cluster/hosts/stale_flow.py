@@ -22,6 +22,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Refusal
 from thalweg_cluster.hosts.encoding import GradientEncoder
@@ -44,7 +45,8 @@ class StaleFlow:
 
     VERSIONS = 1
 
-    def __init__(self, view: HostView) -> None:
+    def __init__(self, view: HostView, start: TrainingState) -> None:
+        """`start`: what the run goes on from."""
         self._view = view
         self._step = view.spec.step
         self._host = view.spec.host
@@ -52,18 +54,18 @@ class StaleFlow:
         self._own = view.shards.owned_by(self._host)
         self._others = [i for i in range(len(self._blocks)) if i not in self._own] if view.ranks else []
         self._learning_rate = view.spec.step.learning_rate()
-        self._updates = dict.fromkeys(self._own, 0)  # of each block
+        self._updates = dict.fromkeys(self._own, start.updates)  # of each block
         self._units: dict[int, LeadMessage.Granted] = {}  # by rank
         self._owners = {self._blocks[i].owner for i in self._others}
         self._unanswered: dict[tuple[int, int], set[int]] = {}  # by push: the owners that have not applied it
         self._ranks: dict[tuple[int, int], int] = {}  # by push: whose it is
         self._missing: dict[tuple[int, int, int], set[int]] = {}  # by host and push: blocks of ours that are to come
-        self._encoder = GradientEncoder(view.gradient_format)
+        self._encoder = GradientEncoder(view.gradient_format, start.residuals(self._host))
         self._presence = Presence(self._blocks)  # of the last version
         self._last: LeadMessage.Last | None = None
-        self._outside: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._outside = OrderedDict.fromkeys(start.names.get(self._host, ()))
         self._forgotten = 0  # the highest step of a name that is not remembered any more
-        self.version = 0
+        self.version = start.version
 
     @property
     def gradients(self) -> int:
@@ -90,8 +92,20 @@ class StaleFlow:
                 self.on_refreshed(unit.rank)
         elif kind == "evaluate":
             self._view.to_workers(Evaluate(message.evaluate.version))
+        elif kind == "save":
+            self._save(message.save.version, final=False)
+            self._view.to_lead(HostMessage(copied=HostMessage.Copied(version=message.save.version)))
         elif kind == "last":
             self._end(message.last)
+
+    def _save(self, version: int, *, final: bool) -> None:
+        """Nothing is under way, here or elsewhere."""
+        self.version = version
+        # All blocks have had the same number of updates: those of units went to all of a shard, and so did those from
+        # outside.
+        updates = max(self._updates.values(), default=0)
+        residuals = self._encoder.residuals
+        self._view.save(version, updates=updates, residuals=residuals, names=self._outside, final=final)
 
     def on_refreshed(self, rank: int) -> None:
         """What other hosts own is newer than the grant of this worker's unit: it may compute."""
@@ -100,7 +114,8 @@ class StaleFlow:
 
     def _end(self, last: LeadMessage.Last) -> None:
         """Nothing is computed any more: the owners send out, exactly, what the parameters are."""
-        self._last, self.version = last, last.version
+        self._last = last
+        self._save(last.version, final=True)
         for index in self._own:
             self._publish(index, last.version)
             self._presence.there(index)
@@ -140,7 +155,7 @@ class StaleFlow:
             part_begin=unit.microbatch,
             part_end=unit.microbatch + 1,
             format=FORMAT_NUMBERS[self._view.gradient_format.name],
-            data=self._encoder.encode(index, gradient),
+            data=self._encoder.encode(str(index), gradient),
         )
 
     def on_answered(self, owner: int, step: int, part: int) -> None:

@@ -16,6 +16,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
+from thalweg_cluster.checkpoints import TrainingState
+from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
@@ -23,10 +25,12 @@ from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.steps import step_spec
 from thalweg_cluster.metrics import serve_metrics
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_cluster.step import HostStep, StepSpec
+from thalweg_proto.job import job_to_toml
 from thalweg_worker.actor import Worker, WorkerSpec
 from thalweg_worker.loop import ServedLoop
 
@@ -51,16 +55,16 @@ class ServerActor:
     is a `Server`; else it is a `HostServer`.
     """
 
-    def __init__(self, spec: ServerSpec | ServedSpec, initial: NDArray[np.float32]) -> None:
+    def __init__(self, spec: ServerSpec | ServedSpec, start: TrainingState) -> None:
         self._limits = threadpool_limits(1, user_api="blas")
         self._server: Server | HostServer
         self._window: Window | None = None
         if isinstance(spec, ServedSpec):
             sys.setswitchinterval(SWITCH_S)
             prefer_short_turns()  # before gRPC starts its threads
-            self._server = HostServer(spec, initial)
+            self._server = HostServer(spec, start)
         else:
-            self._server = Server(spec, initial)
+            self._server = Server(spec, start)
             self._window = Window(self._server)
         self._port = serve_metrics(self._server.account.telemetry, spec.metrics_port)
 
@@ -115,8 +119,10 @@ class Run:
         remove_placement_group(self.group)
 
 
-def start(preparation: Preparation) -> Run:
+def start(preparation: Preparation, place: str) -> Run:
     """Starts the servers and the workers; they train as soon as all are up.
+
+    place: of the checkpoints, a path or a URL
 
     InputError where the cluster has too few nodes for the servers.
     """
@@ -128,16 +134,16 @@ def start(preparation: Preparation) -> Run:
     except BaseException:
         remove_placement_group(group)
         raise
-    step = _step(preparation)
-    specs = _server_specs(preparation, placement, step)
+    step = step_spec(job, preparation.lengths, preparation.chunks)
+    specs = _server_specs(preparation, placement, step, place)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_server: Any = ray.remote(ServerActor)
-    initial = ray.put(preparation.initial)
+    begin = ray.put(preparation.start(placement.topology.hosts))
     servers = [
         # It takes no CPU of its own: that of its host's workers is enough.
         new_server.options(
             num_cpus=0, max_concurrency=4, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-        ).remote(spec, initial)
+        ).remote(spec, begin)
         for node, spec in zip(placement.nodes, specs, strict=True)
     ]
     opened = [server.open.remote() for server in servers]
@@ -158,37 +164,23 @@ def _placement(group: PlacementGroup, servers: int) -> Placement:
     return arrange([table[bundle] for bundle in sorted(table)], here, alive, servers)
 
 
-def _step(preparation: Preparation) -> StepSpec:
-    job, lengths = preparation.job, preparation.lengths
-    train = job.train
-    return StepSpec(
-        microbatches=lengths.microbatches,
-        batch_size=lengths.batch_size,
-        steps=lengths.steps,
-        rule=job.optimizer.rule,
-        rule_options=job.optimizer.options_for("rule"),
-        schedule={
-            "name": job.optimizer.schedule,
-            "learning_rate": job.optimizer.learning_rate,
-            "warmup_steps": job.optimizer.warmup_steps,
-            **job.optimizer.options_for("schedule"),
-        },
-        clip_norm=job.optimizer.clip_norm,
-        eval_every=train.eval_every,
-        chunks=preparation.chunks,
-        consistency=train.consistency,
-        staleness=train.staleness,
-        staleness_scaling=bool(train.staleness_scaling),
-        backup=train.backup_workers or 0,
-        local_steps=train.local_steps or 1,
-        outer_learning_rate=train.outer_learning_rate or 1.0,
-        outer_momentum=train.outer_momentum or 0.0,
-    )
-
-
-def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec) -> list[ServerSpec | ServedSpec]:
+def _server_specs(
+    preparation: Preparation, placement: Placement, step: StepSpec, place: str
+) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
+    rule = step.server_rule()
+    save = SaveSpec(
+        place=place,
+        keep=job.checkpoint.keep,
+        job=job_to_toml(job),
+        tensors=tuple((tensor.name, tensor.shape) for tensor in preparation.layout.tensors),
+        size=preparation.layout.size,
+        rule=step.rule,
+        slots=tuple(slot.name for slot in rule.slots),
+        hosts=placement.topology.hosts,
+        generation=1,
+    )
     if placement.topology.hosts == 1 and step.workers_meet:
         return [
             ServerSpec(
@@ -197,6 +189,7 @@ def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec
                 layout=preparation.layout,
                 workers=job.cluster.workers,
                 step=step,
+                save=save,
                 metrics_port=job.metrics.port,
             )
         ]
@@ -212,6 +205,7 @@ def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec
             wire=job.cluster.wire,
             wire_fraction=job.cluster.wire_fraction,
             wire_parameters=job.cluster.wire_parameters,
+            save=save,
             metrics_port=0 if host else job.metrics.port,
         )
         for host in range(placement.topology.hosts)

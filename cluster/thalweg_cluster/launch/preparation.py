@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints import Checkpoint, TrainingState
 from thalweg_cluster.launch.cores import check_local
+from thalweg_cluster.launch.resuming import check_fits
 from thalweg_cluster.reporting.files import check_folder
 from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
@@ -25,7 +27,8 @@ from thalweg_worker.sampler import Sampler
 class Preparation:
     """A job that can start.
 
-    initial: version 0 of the parameters, flat, shape (layout.size,)
+    start:  what the run starts from, given how many hosts it will have
+    first:  steps that were taken before
     chunks:  into how many chunks the held-out set is cut; 0: there is none
     """
 
@@ -35,14 +38,16 @@ class Preparation:
     model: ModelSource
     sampler: Sampler
     layout: Layout
-    initial: NDArray[np.float32]
+    start: Callable[[int], TrainingState]
+    first: int
     chunks: int
 
 
-def prepare(draft: Draft, out: Path, cores: int | None) -> Preparation:
+def prepare(draft: Draft, out: Path, cores: int | None, checkpoint: Checkpoint | None = None) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
-    cores: of this machine, where the Ray cluster will be one of our own; None where it is there already
+    cores:      of this machine, where the Ray cluster will be one of our own; None where it is there already
+    checkpoint: what the run goes on from; None: a new one
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
@@ -59,6 +64,8 @@ def prepare(draft: Draft, out: Path, cores: int | None) -> Preparation:
     if layout is not None and microbatches is not None and not draft.wrong_in("optimizer"):
         slots = len(make_rule(job.optimizer.rule, job.optimizer.options_for("rule")).slots)
         problems += check_room(MemoryPlan(size=layout.size, microbatches=microbatches, slots=slots), bytes_free())
+    if checkpoint is not None:
+        problems += check_fits(checkpoint, draft, layout, lengths)
     if problems:
         raise InputError(problems)
     # Where nothing is wrong all is known.
@@ -68,9 +75,10 @@ def prepare(draft: Draft, out: Path, cores: int | None) -> Preparation:
     assert model is not None
     assert parameters is not None
     assert layout is not None
-    initial = np.zeros(layout.size, dtype=np.float32)
-    for name, view in layout.views(initial).items():
-        view[...] = parameters[name]
+    if checkpoint is None:
+        initial = np.zeros(layout.size, dtype=np.float32)
+        for name, view in layout.views(initial).items():
+            view[...] = parameters[name]
     sampler = Sampler(
         seed=job.seed,
         samples=len(data.train),
@@ -84,7 +92,8 @@ def prepare(draft: Draft, out: Path, cores: int | None) -> Preparation:
         model=model,
         sampler=sampler,
         layout=layout,
-        initial=initial,
+        start=(lambda _: TrainingState.new(initial)) if checkpoint is None else checkpoint.state,
+        first=0 if checkpoint is None else checkpoint.manifest.step,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
     )
 

@@ -6,17 +6,20 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 from types import FrameType
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from rich.console import Console
+from rich.markup import escape
 
 from thalweg_cluster.launch.actors import Run, start
 from thalweg_cluster.launch.failures import describe_failures, failure_of, only_saw_another_fail
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.ray_cluster import ray_cluster
+from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.reporting.closing import print_closing
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.reporting.progress import progress_view
@@ -27,6 +30,8 @@ from thalweg_proto.job import job_to_toml
 WATCH_S = 0.5
 """How often the run is looked at. Each look costs the workers' cores a millisecond or two."""
 STOP_S = 30.0
+SAVE_S = 600.0
+"""How long the last checkpoint may take."""
 EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
 
 
@@ -43,9 +48,13 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
     with ray_cluster(job.cluster.workers, address) as warning, interruptible():
         if warning is not None:
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
-        folder = RunFolder(out)
+        folder = RunFolder(out, preparation.first)
         folder.write_job(job_to_toml(job))
-        run = start(preparation)
+        if preparation.first:
+            console.print(
+                f"going on after step {preparation.first:,} of {preparation.lengths.steps:,}", highlight=False
+            )
+        run = start(preparation, checkpoint_place(job, out))
         topology = run.placement.topology
         try:
             result, error = _watched(run, preparation, folder, console)
@@ -61,11 +70,46 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
         servers=sum(topology.owns),
         hosts=topology.hosts,
         batch_size=preparation.lengths.batch_size,
+        first=preparation.first,
         started_at=started_at,
     )
     folder.write_summary(summary)
     print_closing(console, summary, str(folder.path))
     return EXIT_STATUS[summary["state"]]
+
+
+def finished(preparation: Preparation, out: Path, console: Console) -> bool:
+    """Whether a checkpoint has nothing left to train. Then the final files are written, where the run that made the
+    checkpoint did not get to it."""
+    steps = preparation.lengths.steps
+    if preparation.first < steps:
+        return False
+    folder, layout = RunFolder(out, preparation.first, replace=False), preparation.layout
+    weights = preparation.start(1).parameters
+    folder.write_weights(layout, weights)
+    if not (out / "summary.json").is_file():
+        folder.write_job(job_to_toml(preparation.job))
+        result = RunResult.of_checkpoint(steps, layout.sha256(weights))
+        folder.write_summary(
+            summarise(
+                result,
+                None,
+                parameters=layout.parameters,
+                workers=preparation.job.cluster.workers,
+                servers=1,
+                hosts=1,
+                batch_size=preparation.lengths.batch_size,
+                first=preparation.first,
+                started_at=time(),
+            )
+        )
+    console.print(
+        f"finished before: all {steps:,} steps were taken. To train on: thalweg resume {out} --set "
+        f"train.steps={2 * steps}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return True
 
 
 def _watched(
@@ -81,9 +125,9 @@ def _watched(
         except KeyboardInterrupt:
             console.print("interrupted: stopping, and keeping the results so far", highlight=False)
             run.server.stop.remote()
-        result: RunResult = ray.get(run.served[0], timeout=STOP_S)
+        result: RunResult = ray.get(run.served[0], timeout=STOP_S + SAVE_S)
     except GetTimeoutError:
-        return None, f"the server did not stop within {STOP_S:.0f} s"
+        return None, f"the server did not stop within {STOP_S + SAVE_S:.0f} s"
     except RayError as error:
         return None, describe_failures({}, server=f"the server failed: {failure_of(error)}")
     return result, _cause(run, result)
@@ -91,7 +135,7 @@ def _watched(
 
 def _show(run: Run, preparation: Preparation, folder: RunFolder, console: Console) -> None:
     """Follows the run until the server is done; a worker that fails stops it."""
-    rows_seen = 0
+    rows_seen, warned = 0, ""
     lengths = preparation.lengths
     with progress_view(console, steps=lengths.steps, workers=preparation.job.cluster.workers) as view:
         running = True
@@ -100,6 +144,9 @@ def _show(run: Run, preparation: Preparation, folder: RunFolder, console: Consol
             rows_seen += len(snapshot.rows)
             folder.append_rows(snapshot.rows)
             view.show(snapshot)
+            if snapshot.checkpoint_error != warned:
+                warned = snapshot.checkpoint_error
+                console.print(f"[yellow]warning[/] {escape(warned)}", highlight=False, soft_wrap=True)
             running = snapshot.running
             if running and _anyone_failed(run):
                 run.server.stop.remote()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from thalweg_cluster.server.spec import Row
 from thalweg_proto.errors import Problem
 from thalweg_proto.layout import Layout
 
+CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
+
 
 def check_folder(path: Path) -> list[Problem]:
     """Whether the folder of a run can be made and written; makes nothing."""
@@ -32,14 +35,31 @@ def check_folder(path: Path) -> list[Problem]:
 
 
 class RunFolder:
-    """The folder of one run. What an earlier run left under the same names is replaced."""
+    """The folder of one run. What an earlier run left under the same names is replaced.
 
-    def __init__(self, path: Path) -> None:
-        """Makes the folder. OSError where that fails after all."""
+    A run that goes on from a checkpoint keeps the lines of metrics.jsonl up to it. One that begins anew keeps the
+    checkpoints of the one before as `checkpoints.previous`: nobody loses them by typing `train` for `resume`.
+    """
+
+    def __init__(self, path: Path, first: int = 0, *, replace: bool = True) -> None:
+        """Makes the folder. OSError where that fails after all.
+
+        first:   steps that were taken before
+        replace: False where nothing is trained: what is there stays
+        """
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
+        if not replace:
+            return
+        if not first and (path / CHECKPOINTS).exists():
+            shutil.rmtree(path / PREVIOUS, ignore_errors=True)
+            (path / CHECKPOINTS).replace(path / PREVIOUS)
+        metrics = path / "metrics.jsonl"
+        kept = _lines_until(metrics.read_bytes(), first) if first and metrics.is_file() else b""
         for name in ("summary.json", "metrics.jsonl", "weights.safetensors"):
             (path / name).unlink(missing_ok=True)
+        if kept:
+            self._write(metrics.name, kept)
 
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""
@@ -69,3 +89,16 @@ class RunFolder:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(self.path / name)
+
+
+def _lines_until(lines: bytes, step: int) -> bytes:
+    """The lines of metrics.jsonl of steps up to `step`; none after one that a crash has cut."""
+    kept = []
+    for line in lines.splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] > step or not line.endswith(b"\n"):
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line)
+    return b"".join(kept)

@@ -17,10 +17,12 @@ def summarise(
     servers: int,
     hosts: int,
     batch_size: int,
+    first: int,
     started_at: float,
 ) -> dict[str, Any]:
     """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
 
+    first:      steps that were taken before this run, where it went on from a checkpoint
     started_at: when the command was given, in seconds since 1970
     """
     if error is not None:
@@ -29,12 +31,13 @@ def summarise(
         state = "cancelled"
     else:
         state = "succeeded"
-    steps = result.steps if result else 0
+    steps = result.steps if result else first
     return {
         "state": state,
         "error": error,
         "steps": steps,
         "samples": steps * batch_size,
+        "resumed_from": first or None,
         "parameters": parameters,
         "workers": workers,
         "servers": servers,
@@ -52,5 +55,6 @@ def summarise(
         "restarts": {"worker": 0, "server": 0},
         "duplicates": result.duplicates if result else 0,
         "dropped": result.dropped if result else 0,
+        "checkpoints": result.checkpoints if result else None,
         "staleness": result.staleness if result else {"mean": 0.0, "max": 0},
     }

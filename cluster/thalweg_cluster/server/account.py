@@ -33,9 +33,11 @@ class Account:
     telemetry: the counts behind /metrics
     """
 
-    def __init__(self, step: StepSpec, *, workers: int, bytes_pushed: int, bytes_published: int) -> None:
-        """`bytes_pushed`, `bytes_published`: what one push and one new version move."""
+    def __init__(self, step: StepSpec, *, first: int, workers: int, bytes_pushed: int, bytes_published: int) -> None:
+        """`first`: steps that were taken before; `bytes_pushed`, `bytes_published`: what one push and one new version
+        move."""
         self._step = step
+        self._first = first
         self._learning_rate = step.learning_rate()
         self._evaluations = Evaluations(step.chunks)
         self.telemetry = Telemetry(
@@ -43,6 +45,8 @@ class Account:
             batch_size=step.batch_size,
             bytes_pushed=bytes_pushed,
             bytes_published=bytes_published,
+            first=first,
+            steps=first,
         )
         self._rows: list[Row] = []
         self._pending: deque[tuple[int, Row]] = deque()  # by version; the first one waits for its evaluation
@@ -51,7 +55,7 @@ class Account:
         self._running = True
         self._evaluation: EvaluationResult | None = None
         self._began = self._warm = 0.0  # perf_counter of version 0 and of the first version after the warm-up
-        self._warm_steps = 0  # steps that were done by then
+        self._warm_steps = first  # steps that were done by then
         self._began_at: float | None = None  # of version 0, in seconds since 1970
 
     # What it is told
@@ -80,7 +84,7 @@ class Account:
         self.telemetry.learning_rate = self._learning_rate(job.steps_done(last) - 1)
         for i, version in enumerate(range(first, last + 1)):
             step = job.steps_done(version)
-            if self._warm_steps < WARM_UP_STEPS <= step:
+            if self._warm_steps < self._first + WARM_UP_STEPS <= step:
                 self._warm, self._warm_steps = float(published_s[i]), step
             if job.has_row(version):
                 self._pending.append((version, self._row(step, loss[i], gradient_norm[i], published_s[i])))
@@ -148,12 +152,13 @@ class Account:
             samples_per_s=self._samples_per_s(telemetry.steps, telemetry.published_s),
             rows=rows,
             running=running,
+            checkpoint_error=telemetry.checkpoint_error,
         )
 
     def _samples_per_s(self, steps: int, at_s: float) -> float:
-        """Of the first `steps` steps, which ended at `at_s`; those of the warm-up left out."""
-        warm = 0 < self._warm_steps < steps
-        began, counted = (self._warm, steps - self._warm_steps) if warm else (self._began, steps)
+        """Of this run's steps up to `steps`, which ended at `at_s`; those of the warm-up left out."""
+        warm = self._first < self._warm_steps < steps
+        began, counted = (self._warm, steps - self._warm_steps) if warm else (self._began, steps - self._first)
         return counted * self._step.batch_size / (at_s - began) if counted and at_s > began else 0.0
 
     def result(self, *, error: str | None, version: int, published_s: float, weights_sha256: str) -> RunResult:
@@ -176,6 +181,7 @@ class Account:
             staleness=telemetry.staleness.summary(),
             duplicates=telemetry.pushes[Verdict.DUPLICATE],
             dropped=telemetry.pushes[Verdict.LATE],
+            checkpoints={**telemetry.checkpoints, "step": telemetry.checkpoint_step},
         )
 
 

@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import partial
 from time import perf_counter
@@ -20,8 +21,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.checkpoints.saver import Saver
+from thalweg_cluster.checkpoints.state import ShardState, TrainingState, fill_state
 from thalweg_cluster.consistency.verdict import Verdict
-from thalweg_cluster.rules import make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.nonfinite import describe_non_finite
@@ -29,7 +31,7 @@ from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
-from thalweg_proto.messages import Evaluated, Left
+from thalweg_proto.messages import CopyAsked, Evaluated, Left
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment
 from thalweg_proto.shares import share
@@ -42,28 +44,38 @@ STOP_S = 10.0
 class Server:
     """Holds the parameters and the rule's state of one job; `serve` runs it from the first step to the last."""
 
-    def __init__(self, spec: ServerSpec, initial: NDArray[np.float32]) -> None:
-        """Takes the memory, listens, and copies `initial` (flat, shape (layout.size,)) into version 0.
+    def __init__(self, spec: ServerSpec, start: TrainingState) -> None:
+        """Takes the memory, listens, and puts `start` where its version lies.
 
         Raises OSError where /dev/shm has no room.
         """
         self.spec = spec
         self._step = spec.step
-        rule = make_rule(spec.step.rule, spec.step.rule_options)
+        rule = spec.step.server_rule()
         plan = MemoryPlan(size=spec.layout.size, microbatches=spec.step.microbatches, slots=len(rule.slots))
         fds = (
             create_segment(plan.vector_bytes),
             create_segment(board_bytes(plan, spec.workers)),
             *RendezvousFds.create(spec.workers),
+            os.eventfd(0, os.EFD_CLOEXEC),
         )
+        self._copy_made = os.dup(fds[-1])  # the door closes its own
         self._vectors = Vectors(plan, fds[0])
         self._board = Board(plan, spec.workers, fds[1])
-        for state, slot in zip(self._vectors.state, rule.slots, strict=True):
-            state.fill(slot.initial_value)
-        self._vectors.gradient(-1, 0)[...] = initial  # where version 0 lies
+        self._rule = rule
+        for array, slot in zip(self._vectors.state(start.version), rule.slots, strict=True):
+            fill_state(array, slot, start, spec.layout)
+        self._vectors.gradient(start.version - 1, 0)[...] = start.parameters  # where that version lies
+        self._board.copy_made(start.version)
+        self._board.publish(start.version, Outcome.TRAIN, evaluate=False, at_s=0.0)
         self._learning_rate = spec.step.learning_rate()
         moved = plan.size * FLOAT_BYTES
-        self.account = Account(spec.step, workers=spec.workers, bytes_pushed=moved, bytes_published=moved)
+        self.account = Account(
+            spec.step, first=start.step, workers=spec.workers, bytes_pushed=moved, bytes_published=moved
+        )
+        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry)
+        if self._saver is not None:
+            self._saver.clear(start.step)
         self._stop_by: float | None = None  # perf_counter; set once the run is asked to stop
         self._stopping = threading.Lock()  # guards the run's end against `stop`
         self._door = Door(
@@ -83,9 +95,13 @@ class Server:
         try:
             if self._admit_all():
                 self._attend()
+            self._save_last()
         except ThalwegError as failure:
             error = str(failure)
         finally:
+            if self._saver is not None:
+                self._saver.close()
+            os.close(self._copy_made)
             with self._stopping:
                 self.account.end()
             self._door.broadcast(messages.pack_stop())
@@ -106,7 +122,7 @@ class Server:
 
     def _attend(self) -> None:
         """From version 0 until all workers have left."""
-        self._board.publish(0, Outcome.TRAIN, evaluate=False, at_s=self.account.begin())
+        self._board.publish(self._board.version, Outcome.TRAIN, evaluate=False, at_s=self.account.begin())
         self._door.broadcast(messages.pack_begin())
         while not self._door.deserted:
             patience_s = None if self._stop_by is None else self._stop_by - perf_counter()
@@ -121,6 +137,8 @@ class Server:
         message = messages.unpack_from_worker(record)
         if isinstance(message, Evaluated):
             self.account.evaluated(message)
+        elif isinstance(message, CopyAsked):
+            self._copy(message.version)
         elif isinstance(message, Left):
             self._door.left(rank)
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
@@ -137,6 +155,37 @@ class Server:
         if len(new):
             first = int(new["step"][0]) + 1
             self.account.stepped(first, new["loss"], new["gradient_norm"], new["published_s"])
+
+    # Checkpoints
+
+    def _copy(self, version: int) -> None:
+        """Begins a checkpoint of `version`, which lies still until the board says that there is a copy."""
+        if version != self._board.version or self._saver is None:
+            raise ProtocolError(f"expected a copy of version {self._board.version} to be asked for; found {version}")
+        if self._saver.busy:
+            self._saver.skip()
+        else:
+            self._save(version)
+        self._board.copy_made(version)
+        os.eventfd_write(self._copy_made, 1)
+
+    def _save_last(self) -> None:
+        """The checkpoint of the newest version, where nothing goes on from it."""
+        if self._saver is not None and self._board.outcome in (Outcome.DONE, Outcome.STOPPED):
+            self._save(self._board.version)
+
+    def _save(self, version: int) -> None:
+        saver, step = self._saver, self._step.steps_done(version)
+        assert saver is not None
+        state = self._vectors.state(version)
+        copy = ShardState(
+            begin=0,
+            end=self.spec.layout.size,
+            parameters=self.parameters(version).copy(),
+            slots={slot.name: array.copy() for slot, array in zip(self._rule.slots, state, strict=True)},
+            updates=version,
+        )
+        saver.save_shard(step, copy, host=0, index=0, count=1, then=lambda file: saver.commit(step, version, [file]))
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.layout import Layout
 
@@ -13,6 +14,7 @@ class ServerSpec:
     """One server of one job.
 
     address:      name of the abstract Unix socket on which it waits for its host's workers
+    save:         where checkpoints go; None: nowhere
     metrics_port: of /metrics on loopback; 0: a free one
     """
 
@@ -21,6 +23,7 @@ class ServerSpec:
     layout: Layout
     workers: int
     step: StepSpec
+    save: SaveSpec | None = None
     metrics_port: int = 0
 
 
@@ -44,7 +47,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """How far the run is: steps done, the rows since the last snapshot, and whether it goes on."""
+    """How far the run is: steps done, the rows since the last snapshot, and whether it goes on.
+
+    checkpoint_error: what went wrong with the newest checkpoint that failed; "": none did
+    """
 
     step: int
     joined: int
@@ -52,6 +58,7 @@ class Snapshot:
     samples_per_s: float
     rows: tuple[Row, ...]
     running: bool
+    checkpoint_error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,7 @@ class RunResult:
     began_at: when the first step began, in seconds since 1970; None where none did
     apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
     staleness: {"mean": ..., "max": ...} of all pushes
+    checkpoints: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is none
     duplicates, dropped: pushes of a name that was there before, and those that came after their step had ended
     """
 
@@ -79,3 +87,26 @@ class RunResult:
     staleness: dict[str, float]
     duplicates: int
     dropped: int
+    checkpoints: dict[str, int | None]
+
+    @classmethod
+    def of_checkpoint(cls, steps: int, weights_sha256: str) -> RunResult:
+        """Of a run of which only its last checkpoint is left."""
+        return cls(
+            error=None,
+            cancelled=False,
+            steps=steps,
+            began_at=None,
+            train_s=0.0,
+            samples_per_s=0.0,
+            step_ms={"p50": 0.0, "p95": 0.0, "max": 0.0},
+            phase_ms={"sample": 0.0, "compute": 0.0, "push": 0.0, "wait": 0.0},
+            apply_ms=0.0,
+            train_loss=None,
+            evaluation=None,
+            weights_sha256=weights_sha256,
+            staleness={"mean": 0.0, "max": 0},
+            duplicates=0,
+            dropped=0,
+            checkpoints={"saved": 0, "failed": 0, "skipped": 0, "step": steps},
+        )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from thalweg_cluster.consistency.verdict import Verdict
 
 PHASES = ("sample", "compute", "push", "wait")
+CHECKPOINT_RESULTS = ("saved", "failed", "skipped")
 BUCKET_BOUNDS_S = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
@@ -98,7 +99,10 @@ class Telemetry:
     """The counts of one server. One thread writes; reading is for any, under `lock` where figures belong together.
 
     bytes_pushed, bytes_published: what one push and one new version move, in bytes
+    first, steps:                  steps that were taken before this run, and altogether
     published_s:                   when the newest counted version was published (perf_counter)
+    checkpoints:                   how many were saved, failed, or were skipped since the one before was still written
+    checkpoint_step:               of the newest one that was saved; checkpoint_error: of the newest one that failed
     """
 
     workers: int
@@ -106,6 +110,7 @@ class Telemetry:
     bytes_pushed: int
     bytes_published: int
     published_s: float = 0.0
+    first: int = 0
     steps: int = 0
     pushes: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
     loss: float = float("nan")
@@ -118,6 +123,10 @@ class Telemetry:
     step_durations: QuantileDurations = field(default_factory=QuantileDurations)
     apply_durations: Durations = field(default_factory=Durations)
     staleness: Staleness = field(default_factory=Staleness)
+    checkpoints: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHECKPOINT_RESULTS, 0))
+    checkpoint_step: int | None = None
+    checkpoint_error: str = ""
+    checkpoint_durations: Durations = field(default_factory=Durations)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def heard(self, records: NDArray[np.void]) -> None:
@@ -153,6 +162,24 @@ class Telemetry:
             norms = gradient_norm[~np.isnan(gradient_norm)]
             if len(norms):
                 self.gradient_norm = float(norms[-1])
+
+    def checkpoint_saved(self, step: int, seconds: float) -> None:
+        """A checkpoint is there; it took `seconds` from the copy of the state on."""
+        with self.lock:
+            self.checkpoints["saved"] += 1
+            self.checkpoint_step = step
+            self.checkpoint_durations.add(np.array([seconds]))
+
+    def checkpoint_failed(self, step: int, error: str) -> None:
+        """A checkpoint could not be saved."""
+        with self.lock:
+            self.checkpoints["failed"] += 1
+            self.checkpoint_error = f"the checkpoint after step {step} could not be saved: {error}"
+
+    def checkpoint_skipped(self) -> None:
+        """A checkpoint fell due while the one before was still being written."""
+        with self.lock:
+            self.checkpoints["skipped"] += 1
 
     def phase_means_ms(self) -> dict[str, float]:
         """Mean time of each phase in a worker's step, in milliseconds."""

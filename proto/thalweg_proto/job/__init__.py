@@ -13,7 +13,7 @@ job asks for (consistency "ssp", engine "torch") is decided at the launch.
 
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import ArrayPair
-from thalweg_proto.job.loading import load_job
+from thalweg_proto.job.loading import load_job, load_job_text
 from thalweg_proto.job.parsing import parse_job
 from thalweg_proto.job.resolving import ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.job.sections import (
@@ -47,6 +47,7 @@ __all__ = [
     "job_reference",
     "job_to_toml",
     "load_job",
+    "load_job_text",
     "parse_job",
     "resolve",
     "resolve_batch",

@@ -36,9 +36,21 @@ def load_job(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Dra
     """
     file = Path(path)
     table = read_table(file)
-    problems = [problem for text in overrides for problem in override(table, text)]
     table.setdefault("name", file.stem)
-    draft = parse_job(table, folder=file.absolute().parent)
+    return _draft(table, overrides, file.absolute().parent)
+
+
+def load_job_text(text: str, overrides: Sequence[str], folder: Path) -> Draft:
+    """The same of a job that `job_to_toml` wrote; relative paths of `overrides` start at `folder`.
+
+    ValueError where the text is no TOML.
+    """
+    return _draft(_toml.loads(text), overrides, folder)
+
+
+def _draft(table: dict[str, Any], overrides: Sequence[str], folder: Path) -> Draft:
+    problems = [problem for text in overrides for problem in override(table, text)]
+    draft = parse_job(table, folder=folder)
     return replace(draft, problems=(*problems, *draft.problems))
 
 

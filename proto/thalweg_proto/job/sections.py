@@ -261,6 +261,11 @@ class CheckpointSection(Section):
 
     every_steps: int = option(Whole(minimum=0), "steps between checkpoints; 0: only at the end", default=100)
     keep: int = option(Whole(minimum=1), "how many of the newest are kept", default=3)
+    url: str | None = option(
+        Text(),
+        "where they lie, s3://bucket/folder or another that fsspec knows; DIR/checkpoints if not given",
+        default=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HostMessage(_message.Message):
-    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat")
+    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved")
     class Joined(_message.Message):
         __slots__ = ("protocol_version", "job_id", "generation")
         PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,22 @@ class HostMessage(_message.Message):
         ERROR_FIELD_NUMBER: _ClassVar[int]
         error: str
         def __init__(self, error: _Optional[str] = ...) -> None: ...
+    class Copied(_message.Message):
+        __slots__ = ("version",)
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        version: int
+        def __init__(self, version: _Optional[int] = ...) -> None: ...
+    class Saved(_message.Message):
+        __slots__ = ("version", "skipped", "error", "file")
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        SKIPPED_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        FILE_FIELD_NUMBER: _ClassVar[int]
+        version: int
+        skipped: bool
+        error: str
+        file: str
+        def __init__(self, version: _Optional[int] = ..., skipped: bool = ..., error: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
     class Left(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -90,6 +106,8 @@ class HostMessage(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
+    COPIED_FIELD_NUMBER: _ClassVar[int]
+    SAVED_FIELD_NUMBER: _ClassVar[int]
     joined: HostMessage.Joined
     ready: HostMessage.Ready
     pushed: HostMessage.Pushed
@@ -101,10 +119,12 @@ class HostMessage(_message.Message):
     failed: HostMessage.Failed
     left: HostMessage.Left
     beat: HostMessage.Beat
-    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ...) -> None: ...
+    copied: HostMessage.Copied
+    saved: HostMessage.Saved
+    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
-    __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat")
+    __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat", "save")
     class Begin(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -138,6 +158,11 @@ class LeadMessage(_message.Message):
         VERSION_FIELD_NUMBER: _ClassVar[int]
         version: int
         def __init__(self, version: _Optional[int] = ...) -> None: ...
+    class Save(_message.Message):
+        __slots__ = ("version",)
+        VERSION_FIELD_NUMBER: _ClassVar[int]
+        version: int
+        def __init__(self, version: _Optional[int] = ...) -> None: ...
     class Last(_message.Message):
         __slots__ = ("version", "evaluate")
         VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +184,7 @@ class LeadMessage(_message.Message):
     LAST_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
+    SAVE_FIELD_NUMBER: _ClassVar[int]
     begin: LeadMessage.Begin
     norm: LeadMessage.Norm
     closed: LeadMessage.Closed
@@ -167,4 +193,5 @@ class LeadMessage(_message.Message):
     last: LeadMessage.Last
     stop: LeadMessage.Stop
     beat: LeadMessage.Beat
-    def __init__(self, begin: _Optional[_Union[LeadMessage.Begin, _Mapping]] = ..., norm: _Optional[_Union[LeadMessage.Norm, _Mapping]] = ..., closed: _Optional[_Union[LeadMessage.Closed, _Mapping]] = ..., granted: _Optional[_Union[LeadMessage.Granted, _Mapping]] = ..., evaluate: _Optional[_Union[LeadMessage.Evaluate, _Mapping]] = ..., last: _Optional[_Union[LeadMessage.Last, _Mapping]] = ..., stop: _Optional[_Union[LeadMessage.Stop, _Mapping]] = ..., beat: _Optional[_Union[LeadMessage.Beat, _Mapping]] = ...) -> None: ...
+    save: LeadMessage.Save
+    def __init__(self, begin: _Optional[_Union[LeadMessage.Begin, _Mapping]] = ..., norm: _Optional[_Union[LeadMessage.Norm, _Mapping]] = ..., closed: _Optional[_Union[LeadMessage.Closed, _Mapping]] = ..., granted: _Optional[_Union[LeadMessage.Granted, _Mapping]] = ..., evaluate: _Optional[_Union[LeadMessage.Evaluate, _Mapping]] = ..., last: _Optional[_Union[LeadMessage.Last, _Mapping]] = ..., stop: _Optional[_Union[LeadMessage.Stop, _Mapping]] = ..., beat: _Optional[_Union[LeadMessage.Beat, _Mapping]] = ..., save: _Optional[_Union[LeadMessage.Save, _Mapping]] = ...) -> None: ...

@@ -4,10 +4,12 @@ import math
 from collections import deque
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg_cluster.checkpoints import TrainingState
 from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.hosts.lead import BarrierLead, StaleLead
 from thalweg_cluster.hosts.spec import ServedSpec, Topology
@@ -45,8 +47,15 @@ class Hosts:
             topology=Topology(ranks=ranks, owns=tuple(owns or [True] * len(workers))),
             step=step,
         )
-        self.account = Account(step, workers=sum(workers), bytes_pushed=0, bytes_published=0)
-        self.lead = self.kind(spec, self.account, lambda host, message: self.told.append((host, words(message))))
+        self.account = Account(step, first=0, workers=sum(workers), bytes_pushed=0, bytes_published=0)
+        self.committed: list[tuple[int, list[str]]] = []
+        self.lead = self.kind(
+            spec,
+            self.account,
+            lambda host, message: self.told.append((host, words(message))),
+            lambda version, parts: self.committed.append((version, [part.file for part in parts])),
+            TrainingState.new(np.zeros(size, np.float32)),
+        )
         self.told: list[tuple[int, str]] = []
         self.hosts = range(len(workers))
 

@@ -17,7 +17,7 @@ def test_a_worker_applies_the_jobs_rule_to_its_own_parameters():
         schedule={"name": "step", "learning_rate": 1.0, "step_size": 4, "gamma": 0.5},
         local_steps=2,
     )
-    rule, expected, velocity = LocalRule(spec, 2), np.ones(2), np.zeros(2)
+    rule, expected, velocity = LocalRule(spec, [np.zeros(2, np.float32)]), np.ones(2), np.zeros(2)
     for first in (0, 2, 4):
         parameters = expected.astype(np.float32)  # a new copy each round
         for step in (first, first + 1):

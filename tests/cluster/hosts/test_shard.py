@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg_cluster.checkpoints import TrainingState
 from thalweg_cluster.hosts.shard import Shard, squares
 from thalweg_cluster.rules import RULES, make_rule
 from thalweg_cluster.summation import microbatch_leaves, sum_plan
@@ -26,7 +27,7 @@ def trained(rule: str, cuts: list[int], owners: list[int], factor: float | None 
     initial, leaves = normal(SIZE), 3
     plan = sum_plan(microbatch_leaves(leaves))
     shards = [
-        Shard(begin, end, initial[begin:end], make_rule(rule, {}), block=SIZE, leaves=leaves)
+        Shard(begin, end, TrainingState.new(initial), make_rule(rule, {}), block=SIZE, leaves=leaves)
         for begin, end in pairwise(owners)
     ]
     ends = sorted({*cuts, *owners})
@@ -63,7 +64,9 @@ def test_any_cut_into_blocks_and_shards_gives_the_same_bits(rule, cuts, owners):
 
 def one(rule: str = "sgd", initial: float = 1.0, **options) -> Shard:
     """A shard of 4 elements from 8 on."""
-    return Shard(8, 12, np.full(4, initial, np.float32), make_rule(rule, options), block=4, leaves=2)
+    return Shard(
+        8, 12, TrainingState.new(np.full(12, initial, np.float32)), make_rule(rule, options), block=4, leaves=2
+    )
 
 
 def test_the_new_parameters_take_the_gradients_place():
@@ -86,7 +89,7 @@ def test_the_other_gradients_of_a_sum_are_only_read():
 def test_a_shard_has_parameters_of_its_own():
     """What it started from may change, and stays as it was."""
     initial = np.ones(4, np.float32)
-    shard = Shard(0, 4, initial, make_rule("sgd", {}), block=4, leaves=1)
+    shard = Shard(0, 4, TrainingState.new(initial), make_rule("sgd", {}), block=4, leaves=1)
     shard.apply(0, np.ones(4, np.float32), shard.block_update(0, 1.0))
     initial[...] = 7.0
     assert shard.parameters.tolist() == [0.0] * 4

@@ -24,7 +24,7 @@ class Run:
             "rule": "sgd",
             "schedule": {"name": "step", "learning_rate": 1.0, "step_size": 10, "gamma": 0.5},
         }
-        self.account = Account(StepSpec(**given | changed), workers=2, bytes_pushed=4, bytes_published=4)
+        self.account = Account(StepSpec(**given | changed), first=0, workers=2, bytes_pushed=4, bytes_published=4)
         self.began_s = self.account.begin()
 
     def stepped(self, first: int, *after_s: float, loss: float = 0.5, norm: float = math.nan) -> None:

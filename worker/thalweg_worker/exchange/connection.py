@@ -14,7 +14,7 @@ from thalweg_proto.v1 import exchange_pb2
 
 REPORT_S = 0.25
 """How old a step may get before the server is told of it: each telling costs the workers' cores some time."""
-_FDS_MAX = 5
+_FDS_MAX = 6
 
 
 class Connection:

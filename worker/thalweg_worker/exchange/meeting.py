@@ -3,8 +3,8 @@
 Rules:
   - `parameters()` is the newest version, from the moment `begin` or `complete` returned until the next `complete`. It
     is read-only.
-  - `gradient(m)` belongs to this worker until the `complete` of the step; then all read it, and that of microbatch 0
-    becomes the next version.
+  - `gradient(m)` belongs to this worker until the `complete` of the step; then all read it, and those of the first
+    microbatches become the next version and the next state of the rule.
   - In `complete` the worker does its share of the server's work: sum, update, publish (`ServerWork`, handed in).
   - Waiting blocks in the kernel: no polling, no spinning.
 """
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome
 from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
-from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
+from thalweg_proto.shared_memory import PERIOD, VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_worker.exchange.connection import Connection
 
 
@@ -46,7 +46,37 @@ class ServerWork(Protocol):
 class NewServerWork(Protocol):
     """Makes the ServerWork of one worker."""
 
-    def __call__(self, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int) -> ServerWork: ...
+    def __call__(
+        self, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int, copies: Copies
+    ) -> ServerWork: ...
+
+
+class Copies:
+    """What a worker asks of the server for its checkpoints."""
+
+    def __init__(self, connection: Connection, board: Board, made: int) -> None:
+        """Takes over `made`, an eventfd that the server writes to with each copy."""
+        self._connection = connection
+        self._board = board
+        self._made = made
+        self._poll = select.poll()
+        self._poll.register(made, select.POLLIN)
+        self._poll.register(connection, select.POLLIN)
+
+    def ask(self, version: int) -> None:
+        """Asks for a copy of `version`."""
+        self._connection.send(messages.pack_copy_asked(messages.CopyAsked(version)))
+
+    def wait(self, version: int) -> bool:
+        """Waits until it is made, or the server wants none; False where the server says something else, or is gone."""
+        while self._board.copied < version:
+            if all(fd != self._made for fd, _ in self._poll.poll()):
+                return False
+            os.eventfd_read(self._made)
+        return True
+
+    def close(self) -> None:
+        os.close(self._made)
 
 
 class MeetingExchange:
@@ -54,6 +84,7 @@ class MeetingExchange:
 
     board:        the numbers that all of this host share
     microbatches: the microbatches that this worker computes in each step
+    overwritten:  those of all microbatches whose gradients an update overwrites
     chunks:       the chunks of the held-out set that it evaluates
     push_s, apply_s: of the last `complete`, in seconds (messages.StepRecord)
     """
@@ -69,16 +100,20 @@ class MeetingExchange:
         self.microbatches = range(welcome.gradients_of_worker.begin, welcome.gradients_of_worker.end)
         self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)
         plan = MemoryPlan(size=welcome.size, microbatches=welcome.gradients, slots=welcome.slots)
+        self.overwritten = plan.overwritten
         vectors, self.board = Vectors(plan, fds[0]), Board(plan, welcome.workers, fds[1])
         os.close(fds[0])
         os.close(fds[1])
         meeting = RendezvousFds(fds[2], (fds[3], fds[4]))
         self._rendezvous = Rendezvous(meeting, welcome.workers, connection.fileno())
-        self._work = new_server_work(plan, vectors, self.board, rank=self.rank, workers=welcome.workers)
+        self._copies = Copies(connection, self.board, fds[5])
+        self._work = new_server_work(
+            plan, vectors, self.board, rank=self.rank, workers=welcome.workers, copies=self._copies
+        )
         # Views are made once: a step creates no array.
         self._parameters = [layout.views(vectors.version(row)) for row in range(VERSION_ROWS)]
         self._gradients = [
-            {m: layout.views(vectors.gradient(step, m)) for m in self.microbatches} for step in range(VERSION_ROWS)
+            {m: layout.views(vectors.gradient(step, m)) for m in self.microbatches} for step in range(PERIOD)
         ]
 
     def begin(self) -> bool:
@@ -91,7 +126,7 @@ class MeetingExchange:
 
     def gradient(self, microbatch: int) -> dict[str, NDArray[np.float32]]:
         """Where the gradient of `microbatch` for this step goes, by name, writable views."""
-        return self._gradients[self.board.version % VERSION_ROWS][microbatch]
+        return self._gradients[self.board.version % PERIOD][microbatch]
 
     def complete(self, meanwhile: Callable[[], None]) -> bool:
         """Says that this worker's gradients are there; returns when the next version is, or will never be.
@@ -131,6 +166,7 @@ class MeetingExchange:
 
     def close(self) -> None:
         self._work.close()
+        self._copies.close()
         self._rendezvous.close()
 
     def __enter__(self) -> MeetingExchange:

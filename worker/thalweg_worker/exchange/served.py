@@ -40,7 +40,9 @@ class ServedExchange:
         self.waited_s = 0.0
         welcome = connection.welcome
         self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)
-        plan = ServedPlan(size=welcome.size, versions=welcome.versions, gradients=welcome.gradients)
+        plan = ServedPlan(
+            size=welcome.size, versions=welcome.versions, gradients=welcome.gradients, slots=welcome.slots
+        )
         self._vectors = ServedVectors(plan, connection.fds[0], server=False)
         os.close(connection.fds[0])
         self._gradients = range(welcome.gradients_of_worker.begin, welcome.gradients_of_worker.end)
@@ -97,6 +99,11 @@ class ServedExchange:
         """Where the `index`-th gradient of this worker's goes, flat, writable."""
         row: NDArray[np.float32] = self._vectors.gradients[self._gradients[index]]
         return row
+
+    @property
+    def state(self) -> list[NDArray[np.float32]]:
+        """The state of this worker's own rule, each array flat, writable."""
+        return list(self._vectors.state[self._gradients[0]])
 
     def final(self, step: int, part: int, begin: int, loss: float) -> None:
         """Says that the elements from `begin` on of a part's gradient are final; with begin = 0, its loss."""

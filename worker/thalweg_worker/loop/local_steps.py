@@ -22,6 +22,6 @@ class LocalUpdate(Protocol):
 
 
 class NewLocalUpdate(Protocol):
-    """Makes the LocalUpdate of one worker, for a flat vector of `size` elements."""
+    """Makes the LocalUpdate of one worker; its state lies in `state`, arrays of the flat vector's size."""
 
-    def __call__(self, size: int) -> LocalUpdate: ...
+    def __call__(self, state: list[NDArray[np.float32]]) -> LocalUpdate: ...

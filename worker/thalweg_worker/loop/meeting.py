@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg_proto.board import Outcome
 from thalweg_proto.messages import StepRecord
-from thalweg_proto.shared_memory import VERSION_ROWS
+from thalweg_proto.shared_memory import PERIOD
 from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
@@ -94,7 +94,7 @@ class _Loop:
 
     def _gradient(self, step: int, microbatch: int) -> Callable[[], float]:
         """Forward and backward of a microbatch, on the buffers of a step; asked for once for each of these."""
-        key = (step % VERSION_ROWS, microbatch)
+        key = (step % PERIOD, microbatch)
         if key not in self._gradients:
             exchange = self._exchange
             self._gradients[key] = self._engine.gradient(
@@ -117,9 +117,10 @@ class _Loop:
         evaluate(exchange.connection, self._engine, exchange.parameters(), self._held_out, version, exchange.chunks)
 
     def _restore(self) -> None:
-        """Computes the gradient of microbatch 0 again, which the update overwrote: the server looks for what went wrong
-        in the gradients."""
-        step = self._exchange.board.version
-        if 0 in self._exchange.microbatches:
-            self._source.draw(step, 0)
-            self._gradient(step, 0)()
+        """Computes those gradients again that the update overwrote: the server looks for what went wrong in the
+        gradients."""
+        step, exchange = self._exchange.board.version, self._exchange
+        for m in exchange.microbatches:
+            if m in exchange.overwritten:
+                self._source.draw(step, m)
+                self._gradient(step, m)()

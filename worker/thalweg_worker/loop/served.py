@@ -241,7 +241,7 @@ class _Local(_Loop):
         # Zeros: nobody writes the gaps between tensors, and the rule reads them.
         self._sum, self._one = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
         assert self._how.new_local_update is not None  # the launch gives it where there are local steps
-        self._update = self._how.new_local_update(size)
+        self._update = self._how.new_local_update(self._exchange.state)
         sampler = self._sampler
         self._parts = share(sampler.microbatches, self._exchange.connection.rank, self._how.workers)
         self._samples = sum(sampler.size(m) for m in self._parts)
