@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 import secrets
 import socket
 import threading
@@ -47,6 +48,7 @@ def new_door(address: str, *, workers: int, microbatches: int, chunks: int) -> D
         create_segment(plan.vector_bytes),
         create_segment(board_bytes(plan, workers)),
         *RendezvousFds.create(workers),
+        os.eventfd(0),
     )
     return Door(
         address,
