@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 import secrets
 import socket
 import threading
@@ -32,7 +31,7 @@ class NoWork:
 
     shares = ()
 
-    def __init__(self, *shared, rank, workers):
+    def __init__(self, *shared, rank, workers, copies):
         pass
 
     def pushed(self):
@@ -133,7 +132,7 @@ def ask(address: str, data: bytes) -> exchange_pb2.Welcome:
 def test_another_protocol_version_is_refused(door):
     """The answer names both versions."""
     hello = exchange_pb2.Hello(protocol_version=99, job_id="job", rank=0, layout_sha256=LAYOUT.names_sha256)
-    assert "expected protocol version 3; found 99" in ask(door.address, hello.SerializeToString()).refused
+    assert "expected protocol version 4; found 99" in ask(door.address, hello.SerializeToString()).refused
 
 
 @settings(max_examples=30, deadline=None)
