@@ -140,27 +140,45 @@ def resume(ray_address: str) -> Callable[..., Finished]:
 
 
 @pytest.fixture
-def endless(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Any]:
+def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`started("train.steps=500")` gives the command on the job, once it has said how far it is for the first time."""
+    commands = []
+
+    def start(*overrides: str) -> Any:
+        folder = tmp_path / "out"
+        sets = [part for override in overrides for part in ("--set", override)]
+        command: Any = subprocess.Popen(
+            [*THALWEG, "train", str(job), "--out", str(folder), *sets],
+            env=environment(RAY_ADDRESS=ray_address),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        commands.append(command)
+        command.folder, command.lines = folder, []
+        until(command, "step ")
+        return command
+
+    yield start
+    for command in commands:
+        command.kill()
+        command.wait()
+        command.stdout.close()
+
+
+@pytest.fixture
+def endless(started: Callable[..., Any]) -> Any:
     """The command on a job that does not end by itself, once it has trained for 30 steps."""
-    sets = ["--set", "train.steps=10000000", "--set", "checkpoint.every_steps=20"]
-    command: Any = subprocess.Popen(
-        [*THALWEG, "train", str(job), "--out", str(tmp_path / "out"), *sets],
-        env=environment(RAY_ADDRESS=ray_address),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines = []
+    return started("train.steps=10000000", "checkpoint.every_steps=20")
+
+
+def until(command: Any, begin: str) -> str:
+    """Waits for the next line that the command prints and that begins so."""
     for line in command.stdout:
-        lines.append(line)
-        if line.startswith("step 30/"):
-            break
-    command.lines = lines
-    command.folder = tmp_path / "out"
-    yield command
-    command.kill()
-    command.wait()
-    command.stdout.close()
+        command.lines.append(line)
+        if line.startswith(begin):
+            return str(line)
+    raise AssertionError("".join(command.lines))
 
 
 def actors(name: str) -> list[psutil.Process]:

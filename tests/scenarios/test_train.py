@@ -84,27 +84,6 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(train):
     assert not (run.folder / "summary.json").exists()
 
 
-def test_a_worker_that_is_killed_fails_the_run_with_its_rank(endless):
-    """kill -9 of a worker: exit status 1, the rank in the error, the weights of the last whole step kept."""
-    victim, *_ = actors("Worker")
-    victim.kill()
-    run = ended(endless)
-    assert run.status == 1, run.output
-    assert run.summary["state"] == "failed"
-    assert re.match(r"worker [01] failed after [\d,]+ steps: its process died", run.summary["error"])
-    assert run.summary["steps"] >= 30
-    assert (run.folder / "weights.safetensors").exists()
-
-
-def test_a_server_that_is_killed_fails_the_run(endless):
-    """kill -9 of the server: exit status 1, and a summary that says so."""
-    [server] = actors("ServerActor")
-    server.kill()
-    run = ended(endless)
-    assert run.status == 1, run.output
-    assert run.summary["error"].startswith("the server failed: its process died")
-
-
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_its_results_and_leaves_no_process(endless, sign):
     """Ctrl-C or SIGTERM: exit status 130, state cancelled, weights of the last step, no actor left."""

@@ -9,11 +9,60 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from thalweg_proto.errors import ServerError, ThalwegError
+
+
+class Loss(NamedTuple):
+    """A process that died: of the worker `number`, or of the server of host `number`."""
+
+    kind: str  # "worker" or "server"
+    number: int
+    cause: str
+
+    def __str__(self) -> str:
+        where = f"worker {self.number}" if self.kind == "worker" else f"the server of host {self.number}"
+        return f"{where}: {self.cause}"
+
+
+class Failures:
+    """The losses of a run so far, and whether it may go on."""
+
+    def __init__(self, bound: int) -> None:
+        """`bound`: so many times a run may go on after a loss; -1: always."""
+        self._bound = bound
+        self._losses: list[Loss] = []
+        self.times = 0
+
+    def may_go_on(self, losses: Sequence[Loss]) -> bool:
+        """Takes note of what died at one time; whether the run may go on without it."""
+        self._losses += losses
+        if self._bound != -1 and self.times >= self._bound:
+            return False
+        self.times += 1
+        return True
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often processes of each kind were replaced after a loss of their own."""
+        kinds = Counter(loss.kind for loss in self._losses)
+        return {kind: kinds[kind] for kind in ("worker", "server")}
+
+    @property
+    def allowed(self) -> str:
+        """e.g. "2 of 3"."""
+        return f"{self.times} of {self._bound}" if self._bound != -1 else str(self.times)
+
+    def describe(self) -> str:
+        """All causes, grouped by who was lost and how."""
+        groups = Counter(str(loss) for loss in self._losses)
+        lines = [f"  {count} x {what}" for what, count in groups.items()]
+        return "\n".join([f"more than cluster.max_failures = {self._bound} failures:", *lines])
 
 
 def only_saw_another_fail(error: RayError) -> bool:

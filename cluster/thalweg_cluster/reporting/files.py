@@ -54,12 +54,18 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
-        metrics = path / "metrics.jsonl"
-        kept = _lines_until(metrics.read_bytes(), first) if first and metrics.is_file() else b""
-        for name in ("summary.json", "metrics.jsonl", "weights.safetensors"):
+        for name in ("summary.json", "weights.safetensors"):
             (path / name).unlink(missing_ok=True)
+        self.rewind(first)
+
+    def rewind(self, step: int) -> None:
+        """The run goes on after step `step`: what metrics.jsonl says of later steps is removed."""
+        metrics = self.path / "metrics.jsonl"
+        kept = _lines_until(metrics.read_bytes(), step) if step and metrics.is_file() else b""
         if kept:
             self._write(metrics.name, kept)
+        else:
+            metrics.unlink(missing_ok=True)
 
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""

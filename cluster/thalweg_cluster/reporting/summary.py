@@ -18,11 +18,13 @@ def summarise(
     hosts: int,
     batch_size: int,
     first: int,
+    restarts: dict[str, int],
     started_at: float,
 ) -> dict[str, Any]:
     """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
 
     first:      steps that were taken before this run, where it went on from a checkpoint
+    restarts:   how many processes were replaced, by kind
     started_at: when the command was given, in seconds since 1970
     """
     if error is not None:
@@ -52,7 +54,7 @@ def summarise(
         "train_loss": result.train_loss if result else None,
         "eval": result.evaluation if result else None,
         "weights_sha256": result.weights_sha256 if result else None,
-        "restarts": {"worker": 0, "server": 0},
+        "restarts": restarts,
         "duplicates": result.duplicates if result else 0,
         "dropped": result.dropped if result else 0,
         "checkpoints": result.checkpoints if result else None,

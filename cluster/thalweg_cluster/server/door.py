@@ -103,10 +103,12 @@ class Door:
     def _hear(self, rank: int) -> bytes:
         try:
             record = self._sockets[rank].recv(messages.MESSAGE_BYTES_MAX)
+            found = "it closed its connection"
         except OSError as error:
-            raise WorkerError(f"worker {rank} is gone: {error}") from error
+            record, found = b"", str(error)
         if not record:
-            raise WorkerError(f"worker {rank} is gone: it closed its connection")
+            self.left(rank)  # that it is gone is told once
+            raise WorkerError(f"worker {rank} is gone: {found}")
         return record
 
     def send(self, rank: int, record: bytes) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
@@ -30,7 +31,7 @@ from thalweg_cluster.server.nonfinite import describe_non_finite
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
-from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
+from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
 from thalweg_proto.messages import CopyAsked, Evaluated, Left
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment
@@ -68,6 +69,7 @@ class Server:
         self._vectors.gradient(start.version - 1, 0)[...] = start.parameters  # where that version lies
         self._board.copy_made(start.version)
         self._board.publish(start.version, Outcome.TRAIN, evaluate=False, at_s=0.0)
+        self._first = start.version
         self._learning_rate = spec.step.learning_rate()
         moved = plan.size * FLOAT_BYTES
         self.account = Account(
@@ -98,6 +100,8 @@ class Server:
             self._save_last()
         except ThalwegError as failure:
             error = str(failure)
+            if isinstance(failure, WorkerError):
+                self._save_after_a_loss()
         finally:
             if self._saver is not None:
                 self._saver.close()
@@ -109,7 +113,10 @@ class Server:
         board = self._board
         sha256 = self.spec.layout.sha256(self.weights())
         return self.account.result(
-            error=error, version=board.version, published_s=board.published_s, weights_sha256=sha256
+            error=error,
+            version=board.version,
+            published_s=board.published_s,
+            weights_sha256=sha256,
         )
 
     def _admit_all(self) -> bool:
@@ -168,6 +175,17 @@ class Server:
             self._save(version)
         self._board.copy_made(version)
         os.eventfd_write(self._copy_made, 1)
+
+    def _save_after_a_loss(self) -> None:
+        """The newest version, once no worker does anything any more: however far they were, it is whole."""
+        self._door.broadcast(messages.pack_stop())
+        until = perf_counter() + STOP_S
+        while not self._door.deserted and perf_counter() < until:
+            with suppress(ThalwegError):  # another one is gone, or talks nonsense
+                for rank, record in self._door.receive(until - perf_counter()):
+                    self._on_record(rank, record)
+        if self._saver is not None and self._door.deserted and self._board.version > self._first:
+            self._save(self._board.version)
 
     def _save_last(self) -> None:
         """The checkpoint of the newest version, where nothing goes on from it."""

@@ -1,0 +1,123 @@
+"""Processes that die while a job trains, on real Ray: others take their place, and the weights have the same bits."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.scenarios.conftest import actors, ended, until
+
+from thalweg_cluster.checkpoints import FileStore, newest
+
+STEPS = 4000
+JOB = (f"train.steps={STEPS}", "train.eval_every=400", "checkpoint.every_steps=400")
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """weights_sha256 of the job when nothing happens, once it is known."""
+    return {}
+
+
+def expected(train, undisturbed) -> str:
+    if not undisturbed:
+        undisturbed["bits"] = train(*JOB, out="undisturbed").summary["weights_sha256"]
+    return undisturbed["bits"]
+
+
+@pytest.mark.parametrize(
+    ("victims", "restarts"),
+    [
+        (["Worker"], {"worker": 1, "server": 0}),
+        (["ServerActor"], {"worker": 0, "server": 1}),
+        (["Worker", "Worker"], {"worker": 2, "server": 0}),
+    ],
+    ids=["a worker", "the server", "all workers"],
+)
+def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started, train, undisturbed):
+    """Exit status 0; what was lost is told, and counted in the summary."""
+    command = started(*JOB)
+    for name, process in zip(victims, actors(victims[0]), strict=False):
+        assert process.cmdline()[0].startswith(f"ray::{name}")
+        process.kill()
+    run = ended(command)
+    assert run.status == 0, run.output
+    assert (run.summary["state"], run.summary["error"]) == ("succeeded", None)
+    assert run.summary["restarts"] == restarts
+    assert run.summary["weights_sha256"] == expected(train, undisturbed)
+    assert re.search(r"^lost (worker [01]|the server of host 0): its process died", run.output, flags=re.MULTILINE)
+    assert re.search(r"^going on after step [\d,]+ of 4,000 \(failure 1 of 3\)", run.output, flags=re.MULTILINE)
+    steps = [row["step"] for row in run.rows]
+    assert steps == sorted(set(steps)), "a step is told once"
+    assert steps[-1] == STEPS
+
+
+def test_more_failures_than_allowed_end_the_run_with_all_causes(started, resume):
+    """Killed a second time where one failure is allowed: failed, the causes by kind and rank; the checkpoint loads."""
+    command = started("train.steps=10000000", "checkpoint.every_steps=20", "cluster.max_failures=1")
+    actors("ServerActor")[0].kill()
+    until(command, "going on after step")
+    until(command, "step ")
+    actors("Worker")[0].kill()
+    run = ended(command)
+    assert run.status == 1, run.output
+    assert run.summary["state"] == "failed"
+    assert "more than cluster.max_failures = 1 failures:" in run.summary["error"]
+    assert "1 x the server of host 0: its process died" in run.summary["error"]
+    assert re.search(r"1 x worker [01]: its process died", run.summary["error"])
+    checkpoint, refused = newest(FileStore(run.folder / "checkpoints"))
+    assert refused == []
+    # The server lived, and saved the last whole version.
+    assert checkpoint.manifest.step == run.summary["steps"]
+    resumed = resume(run.folder, f"train.steps={run.summary['steps'] + 10}")
+    assert resumed.status == 0, resumed.output
+
+
+def test_where_no_failure_is_allowed_a_killed_worker_fails_the_run_with_its_rank(started):
+    """Exit status 1, the rank in the error, the weights of the last whole step kept."""
+    command = started("train.steps=10000000", "cluster.max_failures=0")
+    actors("Worker")[0].kill()
+    run = ended(command)
+    assert run.status == 1, run.output
+    assert run.summary["state"] == "failed"
+    assert re.match(r"worker [01] failed after [\d,]+ steps: its process died", run.summary["error"])
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}
+    assert (run.folder / "weights.safetensors").exists()
+
+
+def test_where_no_failure_is_allowed_a_killed_server_fails_the_run(started):
+    """Exit status 1, and a summary that says so."""
+    command = started("train.steps=10000000", "cluster.max_failures=0")
+    actors("ServerActor")[0].kill()
+    run = ended(command)
+    assert run.status == 1, run.output
+    assert run.summary["error"].startswith("the server failed: its process died")
+
+
+def test_a_mistake_in_the_users_model_is_not_tried_again(train, tmp_path):
+    """It would fail in the same way: no process is replaced."""
+    (tmp_path / "raises.py").write_text(RAISES)
+    run = train('model = { use = "raises.py:build" }', "train.steps=50")
+    assert run.status == 1, run.output
+    assert "ValueError: enough" in run.summary["error"]
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}
+    assert "going on" not in run.output
+
+
+RAISES = """
+from thalweg_worker.models import mlp
+
+def build(data_spec):
+    model = mlp.build(data_spec, hidden=[8])
+
+    class Raises:
+        def init(self, rng):
+            return model.init(rng)
+
+        def loss(self, params, batch):
+            if batch.y.shape[0] != 1:  # the first trial has one sample
+                raise ValueError("enough")
+            return model.loss(params, batch)
+
+    return Raises()
+"""
