@@ -182,9 +182,9 @@ def until(command: Any, begin: str) -> str:
 
 
 def actors(name: str) -> list[psutil.Process]:
-    """The processes of Ray actors with this name."""
+    """The processes of Ray actors with this name, of the cluster that these tests started."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{name}"):
                 found.append(process)

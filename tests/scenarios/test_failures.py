@@ -92,32 +92,3 @@ def test_where_no_failure_is_allowed_a_killed_server_fails_the_run(started):
     run = ended(command)
     assert run.status == 1, run.output
     assert run.summary["error"].startswith("the server failed: its process died")
-
-
-def test_a_mistake_in_the_users_model_is_not_tried_again(train, tmp_path):
-    """It would fail in the same way: no process is replaced."""
-    (tmp_path / "raises.py").write_text(RAISES)
-    run = train('model = { use = "raises.py:build" }', "train.steps=50")
-    assert run.status == 1, run.output
-    assert "ValueError: enough" in run.summary["error"]
-    assert run.summary["restarts"] == {"worker": 0, "server": 0}
-    assert "going on" not in run.output
-
-
-RAISES = """
-from thalweg_worker.models import mlp
-
-def build(data_spec):
-    model = mlp.build(data_spec, hidden=[8])
-
-    class Raises:
-        def init(self, rng):
-            return model.init(rng)
-
-        def loss(self, params, batch):
-            if batch.y.shape[0] != 1:  # the first trial has one sample
-                raise ValueError("enough")
-            return model.loss(params, batch)
-
-    return Raises()
-"""

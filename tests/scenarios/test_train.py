@@ -118,6 +118,7 @@ def test_a_model_that_raises_in_the_middle_names_the_rank_and_shows_the_users_li
     run = train('model = { use = "fragile.py:build" }', "train.batch_size=60")
     assert run.status == 1, run.output
     assert "ValueError: seven samples are too many" in run.summary["error"]
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}  # it would only raise again
     assert "fragile.py" in run.summary["error"]
 
 
