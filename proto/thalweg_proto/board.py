@@ -38,19 +38,21 @@ class Board:
 
     losses:  (V,) mean loss of each microbatch of the step
     finite:  (workers,) 1 where a worker's share of the next version is finite, 0 where it is not
+    busy_since: (workers,) when each began the piece of work that it is at (time.perf_counter); 0: it waits for others
     squares: (chunks,) sum of the squares of the summed gradient, chunk by chunk, where the norm is wanted
     """
 
     def __init__(self, plan: MemoryPlan, workers: int, fd: int) -> None:
         """Maps the board behind `fd`, which may be closed at once."""
         words = memoryview(mmap.mmap(fd, board_bytes(plan, workers)))
-        ends = np.cumsum([_HEAD, plan.microbatches, workers, plan.chunks]) * _WORD
+        ends = np.cumsum([_HEAD, plan.microbatches, workers, workers, plan.chunks]) * _WORD
         self._whole = words[: ends[0]].cast("q")
         self._numbers = words[: ends[0]].cast("d")
         # memoryviews: one element is read or written in a tenth of the time that NumPy takes.
         self.losses = words[ends[0] : ends[1]].cast("d")
         self.finite = words[ends[1] : ends[2]].cast("q")
-        self.squares: NDArray[np.float64] = np.frombuffer(words[ends[2] : ends[3]], dtype=np.float64)
+        self.busy_since = words[ends[2] : ends[3]].cast("d")
+        self.squares: NDArray[np.float64] = np.frombuffer(words[ends[3] : ends[4]], dtype=np.float64)
 
     @property
     def version(self) -> int:
@@ -120,4 +122,4 @@ class Board:
 
 def board_bytes(plan: MemoryPlan, workers: int) -> int:
     """Bytes of a board."""
-    return (_HEAD + plan.microbatches + workers + plan.chunks) * _WORD
+    return (_HEAD + plan.microbatches + 2 * workers + plan.chunks) * _WORD

@@ -35,6 +35,8 @@ from thalweg_worker.sampler import Sampler
 FEATURES, CLASSES = 6, 3
 JOB_ID = "test"
 PATIENCE_S = 60.0
+NEVER_S = 1e9
+"""A lease: these workers are threads of this process, which nobody shall kill."""
 
 
 def three_clouds(samples: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -192,7 +194,16 @@ def start_locally(
     sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(hosts)]
     if isinstance(workers, int):
         meeting = Server(
-            ServerSpec(address=sockets[0], job_id=job_id, layout=layout, workers=workers, step=step, save=saving), start
+            ServerSpec(
+                address=sockets[0],
+                job_id=job_id,
+                layout=layout,
+                workers=workers,
+                step=step,
+                save=saving,
+                lease_s=NEVER_S,
+            ),
+            start,
         )
         run = LocalRun(layout, [meeting])
         serve = [meeting.serve]

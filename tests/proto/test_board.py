@@ -23,13 +23,14 @@ def boards():
 def test_what_one_writes_the_others_read(boards):
     """Every field, each with a value of its own, so that no two lie in the same place."""
     one, other = boards
-    one.losses[3], one.finite[1], one.squares[2] = 0.25, 1, 7.0
+    one.losses[3], one.finite[1], one.busy_since[1], one.squares[2] = 0.25, 1, 3.5, 7.0
     one.summed(0.5)
     one.measured(1.5)
     one.publish(6, Outcome.DONE, evaluate=True, at_s=12.5)
     one.ask_to_stop()
     assert other.losses.tolist() == [0, 0, 0, 0.25]
     assert other.finite.tolist() == [0, 1]
+    assert other.busy_since.tolist() == [0, 3.5]
     assert other.squares.tolist() == [0, 0, 7.0]
     assert (other.loss, other.gradient_norm, other.version, other.published_s) == (0.5, 1.5, 6, 12.5)
     assert (other.outcome, other.evaluate, other.stop_asked) == (Outcome.DONE, True, True)

@@ -52,6 +52,19 @@ def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started,
     assert steps[-1] == STEPS
 
 
+def test_a_worker_that_hangs_is_killed_and_the_run_goes_on_to_the_same_bits(started, train, undisturbed):
+    """SIGSTOP: past its lease it is ended for good, so that it cannot wake up and write where others are at work."""
+    command = started(*JOB, "cluster.lease_s=1")
+    victim = actors("Worker")[0]
+    victim.suspend()
+    run = ended(command)
+    assert run.status == 0, run.output
+    assert run.summary["restarts"] == {"worker": 1, "server": 0}
+    assert run.summary["weights_sha256"] == expected(train, undisturbed)
+    assert re.search(r"worker [01] hung, and was killed: it was at one piece of work for", run.output)
+    assert not victim.is_running()
+
+
 def test_more_failures_than_allowed_end_the_run_with_all_causes(started, resume):
     """Killed a second time where one failure is allowed: failed, the causes by kind and rank; the checkpoint loads."""
     command = started("train.steps=10000000", "checkpoint.every_steps=20", "cluster.max_failures=1")

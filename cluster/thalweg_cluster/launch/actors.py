@@ -190,6 +190,7 @@ def _server_specs(
                 workers=job.cluster.workers,
                 step=step,
                 save=save,
+                lease_s=job.cluster.lease_s,
                 metrics_port=job.metrics.port,
             )
         ]

@@ -123,6 +123,8 @@ def _after(
     folder.rewind(preparation.first)
     for loss in outcome.losses:
         console.print(f"[yellow]lost[/] {escape(str(loss))}", highlight=False, soft_wrap=True)
+    if outcome.result is not None and outcome.result.error:
+        console.print(f"  {escape(outcome.result.error)}", highlight=False, soft_wrap=True)
     console.print(
         f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} (failure {failures.allowed})",
         highlight=False,

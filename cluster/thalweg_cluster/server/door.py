@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -95,6 +96,19 @@ class Door:
             else:
                 os.eventfd_read(self._wake)
 
+    def kill(self, rank: int) -> None:
+        """Ends the process of a worker, also one that is stopped (SIGSTOP)."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._credentials(self._sockets[rank])[0], signal.SIGKILL)
+        self.left(rank)
+
+    @staticmethod
+    def _credentials(connection: socket.socket) -> tuple[int, int, int]:
+        """Process, user and group of the other end."""
+        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, gid = _CREDENTIALS.unpack(data)
+        return pid, uid, gid
+
     def left(self, rank: int) -> None:
         """The worker said that it leaves: that it closes its connection is no error any more."""
         self._left.add(rank)
@@ -135,8 +149,7 @@ class Door:
         self._poll.register(connection, select.POLLIN)
 
     def _checked_hello(self, connection: socket.socket) -> exchange_pb2.Hello:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        _, uid, _ = self._credentials(connection)
         if uid != os.getuid():
             raise ProtocolError(f"expected a process of user {os.getuid()}; found user {uid}")
         connection.settimeout(10.0)  # a worker says hello at once; one that does not must not hold up the others

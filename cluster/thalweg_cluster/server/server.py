@@ -27,6 +27,7 @@ from thalweg_cluster.checkpoints.state import ShardState, TrainingState, fill_st
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
+from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.nonfinite import describe_non_finite
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_proto import messages
@@ -38,6 +39,8 @@ from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create
 from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
+LOOK_S = 1.0
+"""How often the server looks who hangs."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish its step; then it ends with the version that is there."""
 
@@ -70,6 +73,7 @@ class Server:
         self._board.copy_made(start.version)
         self._board.publish(start.version, Outcome.TRAIN, evaluate=False, at_s=0.0)
         self._first = start.version
+        self._leases = Leases(spec.lease_s)
         self._learning_rate = spec.step.learning_rate()
         moved = plan.size * FLOAT_BYTES
         self.account = Account(
@@ -132,11 +136,12 @@ class Server:
         self._board.publish(self._board.version, Outcome.TRAIN, evaluate=False, at_s=self.account.begin())
         self._door.broadcast(messages.pack_begin())
         while not self._door.deserted:
-            patience_s = None if self._stop_by is None else self._stop_by - perf_counter()
-            if patience_s is not None and patience_s <= 0:
+            patience_s = LOOK_S if self._stop_by is None else self._stop_by - perf_counter()
+            if patience_s <= 0:
                 return
-            for rank, record in self._door.receive(patience_s):
+            for rank, record in self._door.receive(min(patience_s, LOOK_S)):
                 self._on_record(rank, record)
+            self._end_who_hangs()
         if self._board.outcome is Outcome.NOT_FINITE:
             raise self._non_finite()
 
@@ -156,6 +161,7 @@ class Server:
     def _on_steps(self, records: NDArray[np.void]) -> None:
         telemetry = self.account.telemetry
         telemetry.heard(records)
+        self._leases.took(float(((records["sample_s"] + records["compute_s"]) / records["microbatches"]).max()))
         telemetry.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
         # A step counts once, with the first worker that tells of it.
         new = records[records["step"] >= telemetry.steps]
@@ -204,6 +210,16 @@ class Server:
             updates=version,
         )
         saver.save_shard(step, copy, host=0, index=0, count=1, then=lambda file: saver.commit(step, version, [file]))
+
+    def _end_who_hangs(self) -> None:
+        """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""
+        now = perf_counter()
+        for rank in self._leases.overdue(self._board.busy_since, now):
+            self._door.kill(rank)
+            raise WorkerError(
+                f"worker {rank} hung, and was killed: it was at one piece of work for "
+                f"{now - self._board.busy_since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
+            )
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version

@@ -15,6 +15,7 @@ class ServerSpec:
 
     address:      name of the abstract Unix socket on which it waits for its host's workers
     save:         where checkpoints go; None: nowhere
+    lease_s:      how long a worker may at least be at one piece of work (leases.py)
     metrics_port: of /metrics on loopback; 0: a free one
     """
 
@@ -24,6 +25,7 @@ class ServerSpec:
     workers: int
     step: StepSpec
     save: SaveSpec | None = None
+    lease_s: float = 30.0
     metrics_port: int = 0
 
 

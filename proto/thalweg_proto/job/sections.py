@@ -250,6 +250,11 @@ class ClusterSection(Section):
     emulated_ms: float | None = option_of(
         "engine", {"emulated": 50.0}, Number(minimum=0), "how long a microbatch takes"
     )
+    lease_s: float = option(
+        Number(above=0),
+        "how long a worker may at least be at one piece of work, a microbatch, before it counts as hanging",
+        default=30.0,
+    )
     max_failures: int = option(
         Whole(minimum=-1), "how many lost workers and servers are replaced; -1: no bound", default=3
     )

@@ -128,6 +128,14 @@ class MeetingExchange:
         """Where the gradient of `microbatch` for this step goes, by name, writable views."""
         return self._gradients[self.board.version % PERIOD][microbatch]
 
+    def busy(self) -> None:
+        """Writes down that this worker begins a piece of work."""
+        self.board.busy_since[self.rank] = perf_counter()
+
+    def idle(self) -> None:
+        """Writes down that it has none, and may wait for as long as it takes."""
+        self.board.busy_since[self.rank] = 0.0
+
     def complete(self, meanwhile: Callable[[], None]) -> bool:
         """Says that this worker's gradients are there; returns when the next version is, or will never be.
 
@@ -142,7 +150,7 @@ class MeetingExchange:
         for share, once in self._work.shares:
             if not going or self.board.outcome is not Outcome.TRAIN:
                 break
-            begin = perf_counter()
+            begin = self.board.busy_since[self.rank] = perf_counter()
             share()
             self.apply_s += perf_counter() - begin
             going = self._go_on(self._rendezvous.arrive(), once, meanwhile)
@@ -155,6 +163,7 @@ class MeetingExchange:
             self._rendezvous.open()
             return True
         meanwhile()
+        self.idle()
         if self._rendezvous.wait():
             return True
         self.connection.receive()  # a Stop; raises where it is the end of the server

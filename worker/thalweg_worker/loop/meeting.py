@@ -55,14 +55,17 @@ class _Loop:
                 self._evaluate(board.version)
         if board.outcome is Outcome.NOT_FINITE:
             self._restore()
+        exchange.idle()
         exchange.connection.leave()
 
     def _step(self, step: int) -> bool:
         """One step; False where the server ended the run."""
         exchange, source, losses = self._exchange, self._source, self._exchange.board.losses
+        busy_since, rank = exchange.board.busy_since, exchange.rank
         compute_s = self._sample_s = 0.0
         mark = perf_counter()
         for m in exchange.microbatches:
+            busy_since[rank] = mark
             source.draw(step, m)
             drawn = perf_counter()
             losses[m] = self._gradient(step, m)()
@@ -114,7 +117,15 @@ class _Loop:
     def _evaluate(self, version: int) -> None:
         assert self._held_out is not None  # else nothing would be evaluated
         exchange = self._exchange
-        evaluate(exchange.connection, self._engine, exchange.parameters(), self._held_out, version, exchange.chunks)
+        evaluate(
+            exchange.connection,
+            self._engine,
+            exchange.parameters(),
+            self._held_out,
+            version,
+            exchange.chunks,
+            before=exchange.busy,
+        )
 
     def _restore(self) -> None:
         """Computes those gradients again that the update overwrote: the server looks for what went wrong in the
