@@ -36,6 +36,7 @@ from thalweg_cluster.hosts.checks import (
 from thalweg_cluster.hosts.events import Event, HostSaid, Lost, OutsidePush, PartArrived
 from thalweg_cluster.hosts.outside import OutsidePushes
 from thalweg_cluster.hosts.streams import Outbox
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
@@ -114,11 +115,21 @@ class GrpcDoor:
     orders:     what the lead tells each other host, by host
     """
 
-    def __init__(self, address: str, expected: Expected, behind: Behind, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        expected: Expected,
+        behind: Behind,
+        *,
+        patience_s: float = PATIENCE_S,
+        wire: WireBytes | None = None,
+    ) -> None:
         """Binds `address` ("10.0.0.3:0": a free port). RuntimeError where that fails.
 
         patience_s: after so long a client that hangs is given up; pings of its own are to be a third of it apart
+        wire:       counts what comes from other hosts, and goes to them
         """
+        self._wire = wire or WireBytes()
         self._expected = expected
         self._behind = behind
         others = [host for host in range(expected.hosts) if host != expected.host]
@@ -227,6 +238,7 @@ class GrpcDoor:
             try:
                 for message in messages:
                     self._part(*self._let_in(message, 1 + host))
+                    self._wire.add("gradients_received", len(message))
                 lost = "it closed the stream (push)"
             except ProtocolError as error:
                 outbox.put((), partial(_raise, error))
@@ -287,7 +299,10 @@ class GrpcDoor:
         else:
             of_host = self._callers.host_of(context) is not None
             with nullcontext() if of_host else self._callers.outside(context):
-                yield from self._newest()
+                for block in self._newest():
+                    if of_host:
+                        self._wire.add("parameters_sent", len(block))
+                    yield block
 
     def _newest(self) -> Iterator[bytes]:
         try:

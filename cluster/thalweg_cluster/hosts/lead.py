@@ -18,6 +18,7 @@ import numpy as np
 from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdict
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import norm
 from thalweg_proto.blocks import Shards
@@ -85,6 +86,9 @@ class Lead:
             self._account.evaluated(Evaluated(m.version, m.chunk, m.samples, m.correct, m.loss_sum))
         elif kind == "pushed":
             self._pushed(message.pushed)
+        elif kind == "beat":
+            counts = {name: getattr(message.beat, name) for name in WireBytes.NAMES}
+            self._account.telemetry.on_wire(host, counts)
         elif kind == "failed":
             self.fail(message.failed.error)
         elif kind == "left":

@@ -41,6 +41,7 @@ from thalweg_cluster.rules import Rule, make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
@@ -102,11 +103,14 @@ class HostServer:
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
-        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s)
-        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s)
+        self._wire = WireBytes()
+        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s, wire=self._wire)
+        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s, wire=self._wire)
         self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
         moved = self.size * FLOAT_BYTES
         self.account = Account(spec.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved)
+        if spec.topology.hosts > 1:
+            self.account.telemetry.wire[spec.host] = self._wire
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order)
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
@@ -202,7 +206,7 @@ class HostServer:
         if now - self._beat_s >= self._beat_every_s:
             self._beat_s = now
             if self._lead is None:
-                self.to_lead(HostMessage(beat=HostMessage.Beat()))
+                self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
             else:
                 for host in range(1, self.spec.topology.hosts):
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
@@ -341,12 +345,12 @@ class HostServer:
             self._grpc.orders[host].put((), lambda: message)
 
     def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
-        self._peers.gradients[owner].put(urgency, make)
+        self._peers.gradients[owner].put(urgency, self._wire.counting("gradients_sent", make))
 
     def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
         for host, outbox in self._grpc.parameters.items():
             if self.spec.topology.ranks[host]:
-                outbox.put(urgency, make)
+                outbox.put(urgency, self._wire.counting("parameters_sent", make))
 
     def answer(self, host: int, step: int, part: int) -> None:
         reply = pb.PushReply(
