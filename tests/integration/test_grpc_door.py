@@ -352,6 +352,26 @@ def test_what_is_pulled_is_the_version_that_it_says():
             np.testing.assert_array_equal(shard, alone.servers[0].weights()[begin:end])
 
 
+def test_hosts_pull_in_the_format_of_the_job_and_others_exactly():
+    """In async, of what a host owns: the same blocks, in bfloat16 for the other host, in float32 for anybody else."""
+    of_server = {"block": CHUNK, "wire_parameters": "bfloat16"}
+    with standing(**ASYNC | {"workers": [1, 1], "of_server": of_server}, step=3) as job:
+        for server, client in enumerate(job.clients):
+            request, shards = pull_request().SerializeToString(), job.run.servers[server].shards
+            of_others, of_host = (
+                [pb.Block.FromString(answer) for answer in client.call(PULL, request, metadata=metadata)]
+                for metadata in ((), [("thalweg-host", str(1 - server))])
+            )
+            owned = [shards.blocks[index][:2] for index in shards.owned_by(server)]
+            assert len(owned) > 1
+            for blocks, form in ((of_others, pb.FLOAT32), (of_host, pb.BFLOAT16)):
+                assert [(b.header.begin, b.header.end, b.header.format) for b in blocks] == [(*o, form) for o in owned]
+            exact = np.concatenate([np.frombuffer(block.data, dtype="<u4") for block in of_others])
+            halves = np.concatenate([np.frombuffer(block.data, dtype="<u2") for block in of_host])
+            rounded = (exact + 0x7FFF + (exact >> 16 & 1)) >> 16  # to nearest, ties to even
+            np.testing.assert_array_equal(halves, rounded)
+
+
 def test_the_window_of_a_job_on_one_host_shows_its_parameters():
     """A job whose workers meet takes no push, and shows what it has."""
     windows = []

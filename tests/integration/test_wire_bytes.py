@@ -9,6 +9,7 @@ from thalweg_proto.shared_memory import CHUNK, FLOAT_BYTES
 
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 STEPS, MICROBATCHES = 20, 4
+SLOWLY = {"name": "constant", "learning_rate": 0.005, "warmup_steps": 0}  # in async each microbatch is an update
 HEADER_BYTES = 60
 """More than a block's header takes, and far less than its data."""
 
@@ -18,7 +19,7 @@ def wire_of(run) -> list[dict[str, int]]:
     return [server.account.telemetry.wire[host].counts for host, server in enumerate(run.servers)]
 
 
-def check(count: int, elements: int, blocks: int) -> None:
+def check(count: int, elements: float, blocks: int) -> None:
     """`count` bytes are so many float32 in so many blocks."""
     assert elements * FLOAT_BYTES < count < elements * FLOAT_BYTES + HEADER_BYTES * blocks
 
@@ -27,7 +28,7 @@ def check(count: int, elements: int, blocks: int) -> None:
 def test_float32_takes_what_the_arithmetic_says(consistency, pushes):
     """In sync each host sends the sum of its gradients of the other's shard in each step, and its own new parameters;
     in async each push, and what the other pulls before it, and the last version."""
-    options = {"consistency": consistency, "model": WIDE, "of_server": {"block": CHUNK}}
+    options = {"consistency": consistency, "model": WIDE, "of_server": {"block": CHUNK}, "schedule": SLOWLY}
     run = train_locally(workers=[1, 1], steps=STEPS, microbatches=MICROBATCHES, **options)
     assert run.result.error is None
     wire, shards = wire_of(run), run.servers[0].shards
@@ -56,6 +57,22 @@ def test_half_the_bytes_in_bfloat16():
     [first, _], (begin, end) = wire_of(run), run.servers[0].shards.bounds[1]
     assert first["gradients_sent"] / ((end - begin) * FLOAT_BYTES * STEPS) == pytest.approx(0.5, rel=0.01)
     assert first["parameters_received"] / ((end - begin) * FLOAT_BYTES * (STEPS + 1)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_half_the_bytes_in_bfloat16_where_nobody_waits_too():
+    """In async: all that is pulled, but not the last version, which is exact and the same on both hosts."""
+    of_server = {"block": CHUNK, "wire_parameters": "bfloat16"}
+    options = {"model": WIDE, "consistency": "async", "of_server": of_server, "schedule": SLOWLY}
+    run = train_locally(workers=[1, 1], steps=STEPS, **options)
+    assert run.result.error is None
+    assert run.result.weights_sha256 == run.results[1].weights_sha256
+    wire, shards = wire_of(run), run.servers[0].shards
+    for host, other in ((0, 1), (1, 0)):
+        begin, end = shards.bounds[host]
+        elements = end - begin
+        pulled = round(wire[other]["gradients_sent"] / (elements * FLOAT_BYTES))
+        blocks = (pulled + 1) * len(shards.owned_by(host))
+        check(wire[host]["parameters_sent"], pulled * elements / 2 + elements, blocks)
 
 
 def test_one_host_has_no_wire():

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.callers import Callers
 from thalweg_cluster.hosts.checks import (
+    FORMAT_NUMBERS,
     Expected,
     Refusal,
     RefusedError,
@@ -102,6 +102,10 @@ class Behind(Protocol):
 
     def snapshot(self) -> tuple[int, NDArray[np.float32]]:
         """The newest whole version and the parameters of the shard, a copy. ProtocolError before there is one."""
+        ...
+
+    def newest(self, index: int) -> tuple[int, NDArray[np.float32]]:
+        """The newest whole version and what is newest of one block of the shard, a copy: that version or later."""
         ...
 
     def status(self) -> pb.StatusReply: ...
@@ -296,15 +300,24 @@ class GrpcDoor:
             _drop_with(context, outbox)
             context.send_initial_metadata(())
             yield from outbox
+        elif self._callers.host_of(context) is not None:
+            yield from self._for_host()
         else:
-            of_host = self._callers.host_of(context) is not None
-            with nullcontext() if of_host else self._callers.outside(context):
-                for block in self._newest():
-                    if of_host:
-                        self._wire.add("parameters_sent", len(block))
-                    yield block
+            with self._callers.outside(context):
+                yield from self._for_anybody()
 
-    def _newest(self) -> Iterator[bytes]:
+    def _for_host(self) -> Iterator[bytes]:
+        """A block at a time, as its turn to be sent comes, in the job's format: blocks may be of different age."""
+        expected, form = self._expected, self._expected.parameters
+        for index in expected.shards.owned_by(expected.host):
+            version, block = self._behind.newest(index)
+            number = FORMAT_NUMBERS[form.name]
+            message = expected.pack(index, form.encode(block, None), step=version, format=number)
+            self._wire.add("parameters_sent", len(message))
+            yield message
+
+    def _for_anybody(self) -> Iterator[bytes]:
+        """One version, exactly."""
         try:
             version, parameters = self._behind.snapshot()
         except ProtocolError as error:

@@ -375,9 +375,13 @@ class HostServer:
     def snapshot(self) -> tuple[int, NDArray[np.float32]]:
         begin, end = self.shards.bounds[self.spec.host]
         if isinstance(self._flow, StaleFlow):
-            return self._flow.version, self.shard.parameters.copy()
+            return self._flow.version, self.shard.copy(begin, end)
         # With the next version whole, the blocks of the one after it begin to come over this one.
         return snapshot(lambda: self._flow.version, lambda v: self.vectors.version(v)[begin:end], spare=0)
+
+    def newest(self, index: int) -> tuple[int, NDArray[np.float32]]:
+        begin, end, _ = self.shards.blocks[index]
+        return self._flow.version, self.shard.copy(begin, end)
 
     def status(self) -> pb.StatusReply:
         spec = self.spec
