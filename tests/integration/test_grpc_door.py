@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import (
     ATTEND,
     PULL,
@@ -172,6 +174,25 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
         client.pull()
         idle.append(client.idle())
         assert job.go_on().result.error is None
+
+
+def test_a_client_that_hangs_in_the_middle_of_a_push_gives_its_stream_back():
+    """After the patience there is room for all eight again: nothing was closed, nothing was said."""
+    with standing(**ASYNC | {"of_server": {"patience_s": 3.0}}) as job, ExitStack() as stack:
+        [address] = job.run.addresses
+        host, port = address.split(":")
+        proxy = stack.enter_context(Proxy((host, int(port))))
+        hanging = stack.enter_context(Client(f"127.0.0.1:{proxy.address[1]}"))
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            hanging.idle(part())
+        assert refusal(job, PULL, pull_request().SerializeToString())[0] is StatusCode.RESOURCE_EXHAUSTED
+        proxy.hang()
+        streams = job.run.servers[0]._grpc._callers._outside
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            assert streams.acquire(timeout=TIMEOUT_S)
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            streams.release()
+        job.clients[0].pull()
 
 
 # Pushes from outside
