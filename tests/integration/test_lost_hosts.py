@@ -255,6 +255,16 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     assert "ZeroDivisionError (pull): boom" in job.run.result.error
 
 
+def test_the_step_is_named_where_a_round_has_ten():
+    """Not the number of the round."""
+    options = ENDLESS | {"step": 20, "local_steps": 10}
+    with standing(workers=[1, 1], ends_well=False, **options) as job:
+        cut = job.run.servers[1]
+        cut.push = lambda owner, urgency, make: cut._peers.gradients[owner].put(urgency, lambda: b"nonsense")
+    [step] = re.findall("is gone at step (\\d+),", job.run.result.error)
+    assert step in ("10", "20", "30")
+
+
 def test_a_machine_that_stood_still_does_not_take_others_for_silent(monkeypatch):
     """The clock jumps for a host that was suspended: what others said meanwhile is still to be read."""
     offset_s = 0.0

@@ -177,6 +177,11 @@ class HostServer:
         self.to_lead(HostMessage(failed=HostMessage.Failed(error=str(failure))))
         return str(failure)
 
+    @property
+    def _step(self) -> int:
+        """How many steps are done, as this host sees it: a version may be several."""
+        return self.spec.step.steps_done(self._flow.version)
+
     def _loop(self) -> None:
         now = perf_counter()
         peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
@@ -223,7 +228,7 @@ class HostServer:
         begin, end = self.shards.bounds[host]
         address = self._addresses[host] if host < len(self._addresses) else "unknown address"
         return ServerError(
-            f"host {host} at {address} is gone at step {self._flow.version}, with shard [{begin}, {end}): {found} "
+            f"host {host} at {address} is gone at step {self._step}, with shard [{begin}, {end}): {found} "
             f"(noticed by host {self.spec.host} at {self._addresses[self.spec.host]})"
         )
 
@@ -260,9 +265,10 @@ class HostServer:
         tensor = next(t for t in self.spec.layout.tensors if at < t.end)
         where = f" at {self.spec.layout.locate(at)[1]}" if len(bad) and tensor.begin <= at else ""
         found = f"{parameters[at - begin]}{where}" if len(bad) else "an infinite state of the rule"
-        rate = self.spec.step.learning_rate()(min(self.spec.step.steps_done(step), self.spec.step.steps - 1))
+        first = min(self.spec.step.steps_done(step), self.spec.step.steps - 1)
+        rate = self.spec.step.learning_rate()(first)
         raise NonFiniteError(
-            f"step {step}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
+            f"step {first}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
             f"rate was {rate:g}. Nothing of this block was published. Lower optimizer.learning_rate, or set "
             f"optimizer.clip_norm or optimizer.warmup_steps."
         )
