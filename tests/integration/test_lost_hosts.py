@@ -255,6 +255,31 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     assert "ZeroDivisionError (pull): boom" in job.run.result.error
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_mistake_of_ours_in_a_server_ends_the_run_on_all_hosts(broken, mode, capfd):
+    """The lead tells what it was, and whose; no host waits until it would miss another."""
+
+    def divide(event):
+        raise ZeroDivisionError("boom")
+
+    patient = {"block": CHUNK, "patience_s": 600.0}
+    options = {"model": WIDE, "steps": STEPS, "step": 3, "of_server": patient, **mode}
+    with standing(workers=[1, 1, 1], ends_well=False, **options) as job:
+        job.run.servers[broken]._flow.on_part = divide
+    run = job.run
+    for host in (0, broken):
+        error = run.results[host].error
+        assert re.fullmatch(
+            rf"the server of host {broken} at {ADDRESS} broke at step \d+, with shard \[\d+, \d+\): "
+            r"ZeroDivisionError: boom \(test_lost_hosts.py, line \d+\). This is a mistake in Thalweg, not in the job; "
+            r"the traceback is in the log of that process.",
+            error,
+        ), error
+    assert run.server_errors == []
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+
 def test_the_step_is_named_where_a_round_has_ten():
     """Not the number of the round."""
     options = ENDLESS | {"step": 20, "local_steps": 10}

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -154,6 +156,9 @@ class HostServer:
                 self._lead.end()
         except ThalwegError as failure:
             error = self._fail(failure)
+        except Exception as failure:  # a mistake of ours: the others would learn of it only by this host's silence
+            traceback.print_exception(failure)  # to the log of this process
+            error = self._fail(self._broke(failure))
         finally:
             with self._running:
                 self._ended = True
@@ -176,6 +181,16 @@ class HostServer:
         """Tells the others; they end, too."""
         self.to_lead(HostMessage(failed=HostMessage.Failed(error=str(failure))))
         return str(failure)
+
+    def _broke(self, failure: Exception) -> ServerError:
+        """What nobody designed, in words."""
+        host, last = self.spec.host, traceback.extract_tb(failure.__traceback__)[-1]
+        begin, end = self.shards.bounds[host]
+        return ServerError(
+            f"the server of host {host} at {self._addresses[host]} broke at step {self._step}, with shard "
+            f"[{begin}, {end}): {type(failure).__name__}: {failure} ({Path(last.filename).name}, line {last.lineno}). "
+            f"This is a mistake in Thalweg, not in the job; the traceback is in the log of that process."
+        )
 
     @property
     def _step(self) -> int:
