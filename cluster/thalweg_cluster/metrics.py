@@ -1,7 +1,7 @@
 """The Prometheus metrics of a server, made from its telemetry when they are scraped.
 
 Names follow the Prometheus conventions: prefix `thalweg_`, base units, `_total` on counters. No label has values that
-grow without bound: phases, results, states and directions are fixed sets.
+grow without bound: phases, results, states, directions and hosts are fixed sets.
 """
 
 from __future__ import annotations
@@ -70,6 +70,17 @@ class TelemetryCollector(Collector):
         moved.add_metric(["push"], sum(t.pushes.values()) * t.bytes_pushed)
         moved.add_metric(["publish"], (t.steps - t.first) * t.bytes_published)
         yield moved
+        if t.wire:
+            wire = CounterMetricFamily(
+                "thalweg_wire_bytes",
+                "Bytes of the messages with tensors between a host and the others.",
+                labels=["host", "direction", "content"],
+            )
+            for host, bytes_ in sorted(t.wire.items()):
+                for name, count in bytes_.counts.items():
+                    content, direction = name.split("_")
+                    wire.add_metric([str(host), direction, content], count)
+            yield wire
         phases = HistogramMetricFamily(
             "thalweg_step_phase_seconds", "Time of a worker's step by phase.", labels=["phase"]
         )

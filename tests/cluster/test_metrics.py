@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.metrics import TelemetryCollector, serve_metrics
-from thalweg_cluster.server.telemetry import Telemetry
+from thalweg_cluster.server.telemetry import Telemetry, WireBytes
 from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 
 
@@ -29,6 +29,9 @@ def used(steps: int = 3) -> Telemetry:
     t.learning_rate = 0.1
     t.checkpoint_saved(2, 0.02)
     t.checkpoint_failed(3, "No space left on device")
+    t.wire[0] = WireBytes()
+    t.wire[0].add("gradients_sent", 1000)
+    t.on_wire(1, {**WireBytes().counts, "gradients_received": 1000})
     return t
 
 
@@ -70,6 +73,8 @@ def test_counters_say_what_happened():
     assert samples["thalweg_samples_total", ()] == 192
     assert samples["thalweg_pushes_total", (("result", "accepted"),)] == 6
     assert samples["thalweg_exchanged_bytes_total", (("direction", "push"),)] == 2400
+    wire = [("content", "gradients"), ("direction", "sent"), ("host", "0")]
+    assert samples["thalweg_wire_bytes_total", tuple(wire)] == 1000
     assert samples["thalweg_workers", (("state", "joined"),)] == 2
     assert samples["thalweg_gradient_norm", ()] == 1.25
     assert samples["thalweg_step_seconds_count", ()] == 3

@@ -41,9 +41,9 @@ class Client:
             each.say_no_more()
         self.channel.close()
 
-    def idle(self) -> Idle:
-        """Opens a stream on which nothing is said."""
-        self._idle.append(Idle(self.channel))
+    def idle(self, *messages: bytes) -> Idle:
+        """Opens a stream on which nothing is said after these bytes."""
+        self._idle.append(Idle(self.channel, *messages))
         return self._idle[-1]
 
     def call(self, method: str, *messages: bytes, metadata: Sequence[tuple[str, str]] = ()) -> list[bytes]:
@@ -71,10 +71,12 @@ class Client:
 
 
 class Idle:
-    """A Push stream that is open, and on which nothing is said."""
+    """A Push stream that is open, and on which nothing is said after some first bytes."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, *messages: bytes) -> None:
         self._messages: SimpleQueue[bytes] = SimpleQueue()
+        for message in messages:
+            self._messages.put(message)
         push = channel.stream_stream(PUSH)
         self._call = push(iter(self._messages.get, b""), timeout=TIMEOUT_S)
         self._call.initial_metadata()  # waits until the server has taken note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import grpc
 import numpy as np
@@ -12,6 +13,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import (
     ATTEND,
     PULL,
@@ -172,6 +174,25 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
         client.pull()
         idle.append(client.idle())
         assert job.go_on().result.error is None
+
+
+def test_a_client_that_hangs_in_the_middle_of_a_push_gives_its_stream_back():
+    """After the patience there is room for all eight again: nothing was closed, nothing was said."""
+    with standing(**ASYNC | {"of_server": {"patience_s": 3.0}}) as job, ExitStack() as stack:
+        [address] = job.run.addresses
+        host, port = address.split(":")
+        proxy = stack.enter_context(Proxy((host, int(port))))
+        hanging = stack.enter_context(Client(f"127.0.0.1:{proxy.address[1]}"))
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            hanging.idle(part())
+        assert refusal(job, PULL, pull_request().SerializeToString())[0] is StatusCode.RESOURCE_EXHAUSTED
+        proxy.hang()
+        streams = job.run.servers[0]._grpc._callers._outside
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            assert streams.acquire(timeout=TIMEOUT_S)
+        for _ in range(OUTSIDE_STREAMS_MAX):
+            streams.release()
+        job.clients[0].pull()
 
 
 # Pushes from outside
@@ -350,6 +371,26 @@ def test_what_is_pulled_is_the_version_that_it_says():
             begin, end = server.shards.bounds[server.spec.host]
             alone = train_locally(workers=1, model=WIDE, steps=version)
             np.testing.assert_array_equal(shard, alone.servers[0].weights()[begin:end])
+
+
+def test_hosts_pull_in_the_format_of_the_job_and_others_exactly():
+    """In async, of what a host owns: the same blocks, in bfloat16 for the other host, in float32 for anybody else."""
+    of_server = {"block": CHUNK, "wire_parameters": "bfloat16"}
+    with standing(**ASYNC | {"workers": [1, 1], "of_server": of_server}, step=3) as job:
+        for server, client in enumerate(job.clients):
+            request, shards = pull_request().SerializeToString(), job.run.servers[server].shards
+            of_others, of_host = (
+                [pb.Block.FromString(answer) for answer in client.call(PULL, request, metadata=metadata)]
+                for metadata in ((), [("thalweg-host", str(1 - server))])
+            )
+            owned = [shards.blocks[index][:2] for index in shards.owned_by(server)]
+            assert len(owned) > 1
+            for blocks, form in ((of_others, pb.FLOAT32), (of_host, pb.BFLOAT16)):
+                assert [(b.header.begin, b.header.end, b.header.format) for b in blocks] == [(*o, form) for o in owned]
+            exact = np.concatenate([np.frombuffer(block.data, dtype="<u4") for block in of_others])
+            halves = np.concatenate([np.frombuffer(block.data, dtype="<u2") for block in of_host])
+            rounded = (exact + 0x7FFF + (exact >> 16 & 1)) >> 16  # to nearest, ties to even
+            np.testing.assert_array_equal(halves, rounded)
 
 
 def test_the_window_of_a_job_on_one_host_shows_its_parameters():

@@ -255,6 +255,41 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     assert "ZeroDivisionError (pull): boom" in job.run.result.error
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_mistake_of_ours_in_a_server_ends_the_run_on_all_hosts(broken, mode, capfd):
+    """The lead tells what it was, and whose; no host waits until it would miss another."""
+
+    def divide(event):
+        raise ZeroDivisionError("boom")
+
+    patient = {"block": CHUNK, "patience_s": 600.0}
+    options = {"model": WIDE, "steps": STEPS, "step": 3, "of_server": patient, **mode}
+    with standing(workers=[1, 1, 1], ends_well=False, **options) as job:
+        job.run.servers[broken]._flow.on_part = divide
+    run = job.run
+    for host in (0, broken):
+        error = run.results[host].error
+        assert re.fullmatch(
+            rf"the server of host {broken} at {ADDRESS} broke at step \d+, with shard \[\d+, \d+\): "
+            r"ZeroDivisionError: boom \(test_lost_hosts.py, line \d+\). This is a mistake in Thalweg, not in the job; "
+            r"the traceback is in the log of that process.",
+            error,
+        ), error
+    assert run.server_errors == []
+    assert capfd.readouterr().err.count("Traceback") == 1
+
+
+def test_the_step_is_named_where_a_round_has_ten():
+    """Not the number of the round."""
+    options = ENDLESS | {"step": 20, "local_steps": 10}
+    with standing(workers=[1, 1], ends_well=False, **options) as job:
+        cut = job.run.servers[1]
+        cut.push = lambda owner, urgency, make: cut._peers.gradients[owner].put(urgency, lambda: b"nonsense")
+    [step] = re.findall("is gone at step (\\d+),", job.run.result.error)
+    assert step in ("10", "20", "30")
+
+
 def test_a_machine_that_stood_still_does_not_take_others_for_silent(monkeypatch):
     """The clock jumps for a host that was suspended: what others said meanwhile is still to be read."""
     offset_s = 0.0

@@ -202,3 +202,17 @@ def test_what_is_not_finite_ends_the_run_on_all_hosts(topology, options):
     assert "learning rate was" in run.result.error
     assert "Lower optimizer.learning_rate" in run.result.error
     assert run.result.steps <= 9
+
+
+@pytest.mark.parametrize(("options", "step"), [({}, 5), ({"local_steps": 3}, 3)])
+def test_an_update_that_is_not_finite_is_named_by_its_step(options, step):
+    """With local steps by the first one of its round; the loss was finite still."""
+
+    class Bad(Engine):
+        def after(self, step, microbatch, loss, out):
+            if (step, microbatch) == (5, 1):
+                next(iter(out.values())).flat[0] = np.nan
+            return loss
+
+    run = train({"workers": [2, 1]}, engine=Bad, **options)
+    assert run.result.error.startswith(f"step {step}: the update of ")

@@ -28,7 +28,8 @@ class WorkerSpec:
 
     new_server_work: makes the worker's share of the server's part of a step, where the workers of the one host meet; it
                      comes from the launch, since the worker's code does not know the server's
-    engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`
+    engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`,
+                     which may differ by rank
     served:          how it computes where the server does its part itself
     """
 
@@ -40,7 +41,7 @@ class WorkerSpec:
     new_server_work: NewServerWork
     served: ServedLoop
     engine: str = "numpy"
-    emulated_ms: float | None = None
+    emulated_ms: float | tuple[float, ...] | None = None
 
 
 class Worker:
@@ -57,7 +58,9 @@ class Worker:
         self._held_out = Dataset.from_shipment(held_out) if held_out is not None else None
         model = spec.model.build(spec.data_spec)
         classify = spec.data_spec.task == "classification"
-        self._engine = make_engine(spec.engine, model, classify=classify, emulated_ms=spec.emulated_ms)
+        times = spec.emulated_ms
+        own_ms = times[rank] if isinstance(times, tuple) else times
+        self._engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
 
     def run(self, address: str, _server_is_open: object = None) -> None:
         """Trains until the server says stop.

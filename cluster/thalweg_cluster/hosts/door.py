@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.callers import Callers
 from thalweg_cluster.hosts.checks import (
+    FORMAT_NUMBERS,
     Expected,
     Refusal,
     RefusedError,
@@ -36,6 +36,7 @@ from thalweg_cluster.hosts.checks import (
 from thalweg_cluster.hosts.events import Event, HostSaid, Lost, OutsidePush, PartArrived
 from thalweg_cluster.hosts.outside import OutsidePushes
 from thalweg_cluster.hosts.streams import Outbox
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
@@ -103,6 +104,10 @@ class Behind(Protocol):
         """The newest whole version and the parameters of the shard, a copy. ProtocolError before there is one."""
         ...
 
+    def newest(self, index: int) -> tuple[int, NDArray[np.float32]]:
+        """The newest whole version and what is newest of one block of the shard, a copy: that version or later."""
+        ...
+
     def status(self) -> pb.StatusReply: ...
 
 
@@ -114,11 +119,21 @@ class GrpcDoor:
     orders:     what the lead tells each other host, by host
     """
 
-    def __init__(self, address: str, expected: Expected, behind: Behind, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        expected: Expected,
+        behind: Behind,
+        *,
+        patience_s: float = PATIENCE_S,
+        wire: WireBytes | None = None,
+    ) -> None:
         """Binds `address` ("10.0.0.3:0": a free port). RuntimeError where that fails.
 
         patience_s: after so long a client that hangs is given up; pings of its own are to be a third of it apart
+        wire:       counts what comes from other hosts, and goes to them
         """
+        self._wire = wire or WireBytes()
         self._expected = expected
         self._behind = behind
         others = [host for host in range(expected.hosts) if host != expected.host]
@@ -227,6 +242,7 @@ class GrpcDoor:
             try:
                 for message in messages:
                     self._part(*self._let_in(message, 1 + host))
+                    self._wire.add("gradients_received", len(message))
                 lost = "it closed the stream (push)"
             except ProtocolError as error:
                 outbox.put((), partial(_raise, error))
@@ -284,12 +300,24 @@ class GrpcDoor:
             _drop_with(context, outbox)
             context.send_initial_metadata(())
             yield from outbox
+        elif self._callers.host_of(context) is not None:
+            yield from self._for_host()
         else:
-            of_host = self._callers.host_of(context) is not None
-            with nullcontext() if of_host else self._callers.outside(context):
-                yield from self._newest()
+            with self._callers.outside(context):
+                yield from self._for_anybody()
 
-    def _newest(self) -> Iterator[bytes]:
+    def _for_host(self) -> Iterator[bytes]:
+        """A block at a time, as its turn to be sent comes, in the job's format: blocks may be of different age."""
+        expected, form = self._expected, self._expected.parameters
+        for index in expected.shards.owned_by(expected.host):
+            version, block = self._behind.newest(index)
+            number = FORMAT_NUMBERS[form.name]
+            message = expected.pack(index, form.encode(block, None), step=version, format=number)
+            self._wire.add("parameters_sent", len(message))
+            yield message
+
+    def _for_anybody(self) -> Iterator[bytes]:
+        """One version, exactly."""
         try:
             version, parameters = self._behind.snapshot()
         except ProtocolError as error:

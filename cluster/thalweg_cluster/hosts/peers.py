@@ -21,6 +21,7 @@ from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameter
 from thalweg_cluster.hosts.door import SERVICES, TRANSPORT, Behind, keepalive
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.streams import Outbox
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto.errors import ProtocolError, ServerError
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
@@ -48,8 +49,17 @@ class Peers:
     to_lead:   what waits to be told to the lead; None where this host is the lead
     """
 
-    def __init__(self, expected: Expected, behind: Behind, *, connect_s: float, patience_s: float) -> None:
-        """`connect_s`, `patience_s`: as in ServedSpec."""
+    def __init__(
+        self,
+        expected: Expected,
+        behind: Behind,
+        *,
+        connect_s: float,
+        patience_s: float,
+        wire: WireBytes | None = None,
+    ) -> None:
+        """`connect_s`, `patience_s`: as in ServedSpec; `wire` counts what comes."""
+        self._wire = wire or WireBytes()
         self._options = [*_OPTIONS, *keepalive(patience_s)]
         self._connect_s = connect_s
         self._expected = expected
@@ -175,6 +185,7 @@ class Peers:
         assert index is not None  # checked
         room = self._behind.room_for_parameters(header.step, index)
         make_format(FORMAT_NAMES[header.format]).decode(data, room)
+        self._wire.add("parameters_received", len(message))
         return ParametersArrived(header.step, index)
 
     def _open_attend(self, channel: grpc.Channel, words: Outbox[HostMessage]) -> threading.Thread:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -44,6 +46,7 @@ from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
+from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
@@ -111,13 +114,16 @@ class HostServer:
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
-        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s)
-        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s)
+        self._wire = WireBytes()
+        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s, wire=self._wire)
+        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s, wire=self._wire)
         self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
         moved = self.size * FLOAT_BYTES
         self.account = Account(
             spec.step, first=start.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved
         )
+        if spec.topology.hosts > 1:
+            self.account.telemetry.wire[spec.host] = self._wire
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order, self._commit, start)
         self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry)
@@ -181,6 +187,9 @@ class HostServer:
                 self._lead.end()
         except ThalwegError as failure:
             error = self._fail(failure)
+        except Exception as failure:  # a mistake of ours: the others would learn of it only by this host's silence
+            traceback.print_exception(failure)  # to the log of this process
+            error = self._fail(self._broke(failure))
         finally:
             with self._running:
                 self._ended = True
@@ -205,6 +214,21 @@ class HostServer:
         """Tells the others; they end, too."""
         self.to_lead(HostMessage(failed=HostMessage.Failed(error=str(failure))))
         return str(failure)
+
+    def _broke(self, failure: Exception) -> ServerError:
+        """What nobody designed, in words."""
+        host, last = self.spec.host, traceback.extract_tb(failure.__traceback__)[-1]
+        begin, end = self.shards.bounds[host]
+        return ServerError(
+            f"the server of host {host} at {self._addresses[host]} broke at step {self._step}, with shard "
+            f"[{begin}, {end}): {type(failure).__name__}: {failure} ({Path(last.filename).name}, line {last.lineno}). "
+            f"This is a mistake in Thalweg, not in the job; the traceback is in the log of that process."
+        )
+
+    @property
+    def _step(self) -> int:
+        """How many steps are done, as this host sees it: a version may be several."""
+        return self.spec.step.steps_done(self._flow.version)
 
     def _loop(self) -> None:
         now = perf_counter()
@@ -235,7 +259,7 @@ class HostServer:
         if now - self._beat_s >= self._beat_every_s:
             self._beat_s = now
             if self._lead is None:
-                self.to_lead(HostMessage(beat=HostMessage.Beat()))
+                self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
             else:
                 for host in range(1, self.spec.topology.hosts):
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
@@ -252,7 +276,7 @@ class HostServer:
         begin, end = self.shards.bounds[host]
         address = self._addresses[host] if host < len(self._addresses) else "unknown address"
         return ServerError(
-            f"host {host} at {address} is gone at step {self._flow.version}, with shard [{begin}, {end}): {found} "
+            f"host {host} at {address} is gone at step {self._step}, with shard [{begin}, {end}): {found} "
             f"(noticed by host {self.spec.host} at {self._addresses[self.spec.host]})"
         )
 
@@ -289,9 +313,10 @@ class HostServer:
         tensor = next(t for t in self.spec.layout.tensors if at < t.end)
         where = f" at {self.spec.layout.locate(at)[1]}" if len(bad) and tensor.begin <= at else ""
         found = f"{parameters[at - begin]}{where}" if len(bad) else "an infinite state of the rule"
-        rate = self.spec.step.learning_rate()(min(self.spec.step.steps_done(step), self.spec.step.steps - 1))
+        first = min(self.spec.step.steps_done(step), self.spec.step.steps - 1)
+        rate = self.spec.step.learning_rate()(first)
         raise NonFiniteError(
-            f"step {step}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
+            f"step {first}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
             f"rate was {rate:g}. Nothing of this block was published. Lower optimizer.learning_rate, or set "
             f"optimizer.clip_norm or optimizer.warmup_steps."
         )
@@ -430,12 +455,12 @@ class HostServer:
             self._grpc.orders[host].put((), lambda: message)
 
     def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
-        self._peers.gradients[owner].put(urgency, make)
+        self._peers.gradients[owner].put(urgency, self._wire.counting("gradients_sent", make))
 
     def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
         for host, outbox in self._grpc.parameters.items():
             if self.spec.topology.ranks[host]:
-                outbox.put(urgency, make)
+                outbox.put(urgency, self._wire.counting("parameters_sent", make))
 
     def answer(self, host: int, step: int, part: int) -> None:
         reply = pb.PushReply(
@@ -460,9 +485,13 @@ class HostServer:
     def snapshot(self) -> tuple[int, NDArray[np.float32]]:
         begin, end = self.shards.bounds[self.spec.host]
         if isinstance(self._flow, StaleFlow):
-            return self._flow.version, self.shard.parameters.copy()
+            return self._flow.version, self.shard.copy(begin, end)
         # With the next version whole, the blocks of the one after it begin to come over this one.
         return snapshot(lambda: self._flow.version, lambda v: self.vectors.version(v)[begin:end], spare=0)
+
+    def newest(self, index: int) -> tuple[int, NDArray[np.float32]]:
+        begin, end, _ = self.shards.blocks[index]
+        return self._flow.version, self.shard.copy(begin, end)
 
     def status(self) -> pb.StatusReply:
         spec = self.spec

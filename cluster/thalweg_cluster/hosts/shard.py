@@ -6,6 +6,7 @@ is elementwise, or summed along the tree of summation.py; so the bits are those 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from thalweg_proto.shared_memory import CHUNK
 
 
 class Shard:
-    """Elements [begin, end) of the flat vector, and how they are updated. One thread at a time.
+    """Elements [begin, end) of the flat vector, and how they are updated. One thread at a time, but for `copy`.
 
     parameters: (end - begin,) float32: what is newest of each element
     """
@@ -33,6 +34,7 @@ class Shard:
         """
         self.begin, self.end = begin, end
         self.parameters: NDArray[np.float32] = start.parameters[begin:end].copy()
+        self._overwriting = threading.Lock()  # guards `parameters` against a copy in the middle of a block
         self._rule = rule
         self._state = [np.empty(end - begin, dtype=np.float32) for _ in rule.slots]
         for array, slot in zip(self._state, rule.slots, strict=True):
@@ -55,6 +57,12 @@ class Shard:
         tree_sum(plan, leaves, [row[: len(leaves[0])] for row in self._scratch])
         return leaves[0]
 
+    def copy(self, begin: int, end: int) -> Block:
+        """What is newest of the elements [begin, end), of each block the whole of one update; from any thread."""
+        with self._overwriting:
+            copy: Block = self.parameters[begin - self.begin : end - self.begin].copy()
+        return copy
+
     def apply(self, begin: int, summed: Block, update: BlockUpdate, factor: float | None = None) -> bool:
         """Updates the block that begins at `begin`; whether what came of it is finite.
 
@@ -67,7 +75,8 @@ class Shard:
         state = [array[cut] for array in self._state]
         parameters = self.parameters[cut]
         update(parameters, summed, state, state, [row[: len(summed)] for row in self._scratch])
-        parameters[...] = summed
+        with self._overwriting:
+            parameters[...] = summed
         hiding = [array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides]
         return all_finite(summed) and all(map(all_finite, hiding))
 

@@ -56,6 +56,9 @@ class Window:
     def room_for_parameters(self, version: int, index: int) -> NDArray[np.float32]:
         raise ProtocolError("the parameters of this job have no other owner")
 
+    def newest(self, index: int) -> tuple[int, NDArray[np.float32]]:
+        raise ProtocolError("the job has no other host that could ask")
+
     def snapshot(self) -> tuple[int, NDArray[np.float32]]:
         # A version stays whole until the next but one is published.
         return snapshot(lambda: self._server.version, self._server.parameters, spare=1)

@@ -25,6 +25,7 @@ from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.room import wait_for_room
 from thalweg_cluster.launch.steps import step_spec
 from thalweg_cluster.metrics import serve_metrics
 from thalweg_cluster.server.server import Server
@@ -34,8 +35,6 @@ from thalweg_proto.job import job_to_toml
 from thalweg_worker.actor import Worker, WorkerSpec
 from thalweg_worker.loop import ServedLoop
 
-PLACE_S = 60.0
-"""How long Ray may take to find room for the workers."""
 SWITCH_S = 2e-4
 """How long a thread of a HostServer keeps the interpreter: a message passes through several. By default it is 5 ms."""
 
@@ -124,12 +123,12 @@ def start(preparation: Preparation, place: str) -> Run:
 
     place: of the checkpoints, a path or a URL
 
-    InputError where the cluster has too few nodes for the servers.
+    InputError where the cluster has too few nodes for the servers, RunError where others use its CPUs.
     """
     job = preparation.job
     group = placement_group([{"CPU": 1}] * job.cluster.workers, strategy=job.cluster.placement)
     try:
-        ray.get(group.ready(), timeout=PLACE_S)
+        wait_for_room(group, job.cluster.workers)
         placement = _placement(group, job.cluster.servers)
     except BaseException:
         remove_placement_group(group)

@@ -61,7 +61,8 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
     address:    of the Ray cluster; None for one of our own
     started_at: when the command was given, in seconds since 1970
 
-    Raises InputError where the Ray cluster does not take the job; nothing was started then.
+    Raises InputError where the Ray cluster does not take the job, RunError where it has no room now; nothing was
+    started then.
     """
     job = preparation.job
     failures = Failures(job.cluster.max_failures)

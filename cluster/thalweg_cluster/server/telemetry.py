@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,6 +95,34 @@ class Staleness:
         return {"mean": self.sum / self.count if self.count else 0.0, "max": self.max}
 
 
+class WireBytes:
+    """Bytes of the messages with tensors between one host and the others, as they are handed to gRPC and by it.
+
+    counts: by name; those of coordination.proto's Beat
+    """
+
+    NAMES = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received")
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        self.counts = dict(counts) if counts is not None else dict.fromkeys(self.NAMES, 0)
+        self._lock = threading.Lock()  # each stream has a thread of its own
+
+    def add(self, name: str, nbytes: int) -> None:
+        """Counts a message; from any thread."""
+        with self._lock:
+            self.counts[name] += nbytes
+
+    def counting(self, name: str, make: Callable[[], bytes]) -> Callable[[], bytes]:
+        """`make`, whose message is counted when it is made."""
+
+        def counted() -> bytes:
+            message = make()
+            self.add(name, len(message))
+            return message
+
+        return counted
+
+
 @dataclass
 class Telemetry:
     """The counts of one server. One thread writes; reading is for any, under `lock` where figures belong together.
@@ -103,6 +132,7 @@ class Telemetry:
     published_s:                   when the newest counted version was published (perf_counter)
     checkpoints:                   how many were saved, failed, or were skipped since the one before was still written
     checkpoint_step:               of the newest one that was saved; checkpoint_error: of the newest one that failed
+    wire:                          by host, where there are several: this one's, and on the lead what others told last
     """
 
     workers: int
@@ -127,6 +157,7 @@ class Telemetry:
     checkpoint_step: int | None = None
     checkpoint_error: str = ""
     checkpoint_durations: Durations = field(default_factory=Durations)
+    wire: dict[int, WireBytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def heard(self, records: NDArray[np.void]) -> None:
@@ -142,6 +173,11 @@ class Telemetry:
             self.pushes[verdict] += pushes
             if verdict is Verdict.ACCEPTED:
                 self.staleness.add(staleness, pushes)
+
+    def on_wire(self, host: int, counts: Mapping[str, int]) -> None:
+        """Takes note of another host's WireBytes."""
+        with self.lock:
+            self.wire[host] = WireBytes(counts)
 
     def stepped(
         self,

@@ -103,17 +103,18 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A list of `count` numbers of one kind."""
+    """A list of `count` numbers of one kind; None: of one or more."""
 
-    count: int
+    count: int | None
     each: Number
 
     @property
     def expected(self) -> str:
-        return f"a list of {self.count} numbers, each {self.each.expected}"
+        numbers = "numbers" if self.count is None else f"{self.count} numbers"
+        return f"a list of {numbers}, each {self.each.expected}"
 
     def read(self, value: object, folder: Path) -> tuple[float, ...]:
-        if not isinstance(value, list | tuple) or len(value) != self.count:
+        if not isinstance(value, list | tuple) or not value or self.count not in (None, len(value)):
             raise MismatchError
         return tuple(self.each.read(number, folder) for number in value)
 

@@ -106,6 +106,14 @@ def _whole_gpus(job: Job) -> Problem | None:
     return Problem("cluster.gpus_per_worker", "a share of one GPU, or a whole number", f"{gpus:g}")
 
 
+def _emulated_ms(job: Job) -> Problem | None:
+    times, workers = job.cluster.emulated_ms, job.cluster.workers
+    if not isinstance(times, tuple) or len(times) == workers:
+        return None
+    expected = f"one number, or one for each of cluster.workers ({workers})"
+    return Problem("cluster.emulated_ms", expected, f"{len(times)} numbers")
+
+
 LAWS = (
     Law(("train.steps", "train.epochs"), _one_length),
     Law(("train.microbatches", "train.batch_size", "cluster.workers"), _microbatches),
@@ -118,4 +126,5 @@ LAWS = (
         _min_learning_rate,
     ),
     Law(("cluster.gpus_per_worker",), _whole_gpus),
+    Law(("cluster.emulated_ms", "cluster.engine", "cluster.workers"), _emulated_ms),
 )

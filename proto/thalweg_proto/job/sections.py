@@ -247,8 +247,11 @@ class ClusterSection(Section):
     wire_parameters: Literal["float32", "bfloat16"] = option(
         Choice(("float32", "bfloat16")), "in which parameters travel between hosts", default="float32"
     )
-    emulated_ms: float | None = option_of(
-        "engine", {"emulated": 50.0}, Number(minimum=0), "how long a microbatch takes"
+    emulated_ms: float | tuple[float, ...] | None = option_of(
+        "engine",
+        {"emulated": 50.0},
+        Either((Number(minimum=0), Numbers(None, Number(minimum=0)))),
+        "how long a microbatch takes; a list: with each worker, by rank",
     )
     lease_s: float = option(
         Number(above=0),

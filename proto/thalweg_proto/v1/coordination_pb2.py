@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#thalweg_proto/v1/coordination.proto\x12\nthalweg.v1\"\xab\t\n\x0bHostMessage\x12\x30\n\x06joined\x18\x01 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.JoinedH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.ReadyH\x00\x12\x30\n\x06pushed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.PushedH\x00\x12\x32\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.AppliedH\x00\x12\x32\n\x07squares\x18\x05 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.SquaresH\x00\x12\x32\n\x07records\x18\x06 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.RecordsH\x00\x12\x36\n\tevaluated\x18\x07 \x01(\x0b\x32!.thalweg.v1.HostMessage.EvaluatedH\x00\x12.\n\x05whole\x18\x08 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.WholeH\x00\x12\x30\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.FailedH\x00\x12,\n\x04left\x18\n \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.LeftH\x00\x12,\n\x04\x62\x65\x61t\x18\x0b \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.BeatH\x00\x12\x30\n\x06\x63opied\x18\x0c \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.CopiedH\x00\x12.\n\x05saved\x18\r \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.SavedH\x00\x1a\x46\n\x06Joined\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x1a\x07\n\x05Ready\x1a@\n\x06Pushed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x0c\n\x04rank\x18\x04 \x01(\r\x1a\x17\n\x07\x41pplied\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a=\n\x07Squares\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0f\n\x07squares\x18\x03 \x03(\x01\x1a\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x1a_\n\tEvaluated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x63hunk\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x03\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x1a\x18\n\x05Whole\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x06\x46\x61iled\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x1a\x19\n\x06\x43opied\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x46\n\x05Saved\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07skipped\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x1a\x06\n\x04Left\x1a\x06\n\x04\x42\x65\x61tB\x06\n\x04kind\"\xd8\x05\n\x0bLeadMessage\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.thalweg.v1.LeadMessage.BeginH\x00\x12,\n\x04norm\x18\x02 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.NormH\x00\x12\x30\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.LeadMessage.ClosedH\x00\x12\x32\n\x07granted\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.LeadMessage.GrantedH\x00\x12\x34\n\x08\x65valuate\x18\x05 \x01(\x0b\x32 .thalweg.v1.LeadMessage.EvaluateH\x00\x12,\n\x04last\x18\x06 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.LastH\x00\x12,\n\x04stop\x18\x07 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.StopH\x00\x12,\n\x04\x62\x65\x61t\x18\x08 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.BeatH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.SaveH\x00\x1a\x07\n\x05\x42\x65gin\x1a\"\n\x04Norm\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04norm\x18\x02 \x01(\x01\x1a%\n\x06\x43losed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05parts\x18\x02 \x03(\r\x1aJ\n\x07Granted\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\nmicrobatch\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\x1a\x1b\n\x08\x45valuate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x04Save\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a)\n\x04Last\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x02 \x01(\x08\x1a\x06\n\x04Stop\x1a\x06\n\x04\x42\x65\x61tB\x06\n\x04kind2N\n\x0c\x43oordination\x12>\n\x06\x41ttend\x12\x17.thalweg.v1.HostMessage\x1a\x17.thalweg.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#thalweg_proto/v1/coordination.proto\x12\nthalweg.v1\"\x95\n\n\x0bHostMessage\x12\x30\n\x06joined\x18\x01 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.JoinedH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.ReadyH\x00\x12\x30\n\x06pushed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.PushedH\x00\x12\x32\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.AppliedH\x00\x12\x32\n\x07squares\x18\x05 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.SquaresH\x00\x12\x32\n\x07records\x18\x06 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.RecordsH\x00\x12\x36\n\tevaluated\x18\x07 \x01(\x0b\x32!.thalweg.v1.HostMessage.EvaluatedH\x00\x12.\n\x05whole\x18\x08 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.WholeH\x00\x12\x30\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.FailedH\x00\x12,\n\x04left\x18\n \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.LeftH\x00\x12,\n\x04\x62\x65\x61t\x18\x0b \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.BeatH\x00\x12\x30\n\x06\x63opied\x18\x0c \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.CopiedH\x00\x12.\n\x05saved\x18\r \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.SavedH\x00\x1a\x46\n\x06Joined\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x1a\x07\n\x05Ready\x1a@\n\x06Pushed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x0c\n\x04rank\x18\x04 \x01(\r\x1a\x17\n\x07\x41pplied\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a=\n\x07Squares\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0f\n\x07squares\x18\x03 \x03(\x01\x1a\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x1a_\n\tEvaluated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x63hunk\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x03\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x1a\x18\n\x05Whole\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x06\x46\x61iled\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x1a\x19\n\x06\x43opied\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x46\n\x05Saved\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07skipped\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x1a\x06\n\x04Left\x1ap\n\x04\x42\x65\x61t\x12\x16\n\x0egradients_sent\x18\x01 \x01(\x04\x12\x1a\n\x12gradients_received\x18\x02 \x01(\x04\x12\x17\n\x0fparameters_sent\x18\x03 \x01(\x04\x12\x1b\n\x13parameters_received\x18\x04 \x01(\x04\x42\x06\n\x04kind\"\xd8\x05\n\x0bLeadMessage\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.thalweg.v1.LeadMessage.BeginH\x00\x12,\n\x04norm\x18\x02 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.NormH\x00\x12\x30\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.LeadMessage.ClosedH\x00\x12\x32\n\x07granted\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.LeadMessage.GrantedH\x00\x12\x34\n\x08\x65valuate\x18\x05 \x01(\x0b\x32 .thalweg.v1.LeadMessage.EvaluateH\x00\x12,\n\x04last\x18\x06 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.LastH\x00\x12,\n\x04stop\x18\x07 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.StopH\x00\x12,\n\x04\x62\x65\x61t\x18\x08 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.BeatH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.SaveH\x00\x1a\x07\n\x05\x42\x65gin\x1a\"\n\x04Norm\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04norm\x18\x02 \x01(\x01\x1a%\n\x06\x43losed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05parts\x18\x02 \x03(\r\x1aJ\n\x07Granted\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\nmicrobatch\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\x1a\x1b\n\x08\x45valuate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x04Save\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a)\n\x04Last\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x02 \x01(\x08\x1a\x06\n\x04Stop\x1a\x06\n\x04\x42\x65\x61tB\x06\n\x04kind2N\n\x0c\x43oordination\x12>\n\x06\x41ttend\x12\x17.thalweg.v1.HostMessage\x1a\x17.thalweg.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thalweg_proto.v1.coordinati
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOSTMESSAGE']._serialized_start=52
-  _globals['_HOSTMESSAGE']._serialized_end=1247
+  _globals['_HOSTMESSAGE']._serialized_end=1353
   _globals['_HOSTMESSAGE_JOINED']._serialized_start=715
   _globals['_HOSTMESSAGE_JOINED']._serialized_end=785
   _globals['_HOSTMESSAGE_READY']._serialized_start=787
@@ -58,27 +58,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTMESSAGE_LEFT']._serialized_start=1225
   _globals['_HOSTMESSAGE_LEFT']._serialized_end=1231
   _globals['_HOSTMESSAGE_BEAT']._serialized_start=1233
-  _globals['_HOSTMESSAGE_BEAT']._serialized_end=1239
-  _globals['_LEADMESSAGE']._serialized_start=1250
-  _globals['_LEADMESSAGE']._serialized_end=1978
-  _globals['_LEADMESSAGE_BEGIN']._serialized_start=1699
-  _globals['_LEADMESSAGE_BEGIN']._serialized_end=1706
-  _globals['_LEADMESSAGE_NORM']._serialized_start=1708
-  _globals['_LEADMESSAGE_NORM']._serialized_end=1742
-  _globals['_LEADMESSAGE_CLOSED']._serialized_start=1744
-  _globals['_LEADMESSAGE_CLOSED']._serialized_end=1781
-  _globals['_LEADMESSAGE_GRANTED']._serialized_start=1783
-  _globals['_LEADMESSAGE_GRANTED']._serialized_end=1857
-  _globals['_LEADMESSAGE_EVALUATE']._serialized_start=1859
-  _globals['_LEADMESSAGE_EVALUATE']._serialized_end=1886
-  _globals['_LEADMESSAGE_SAVE']._serialized_start=1888
-  _globals['_LEADMESSAGE_SAVE']._serialized_end=1911
-  _globals['_LEADMESSAGE_LAST']._serialized_start=1913
-  _globals['_LEADMESSAGE_LAST']._serialized_end=1954
-  _globals['_LEADMESSAGE_STOP']._serialized_start=1956
-  _globals['_LEADMESSAGE_STOP']._serialized_end=1962
+  _globals['_HOSTMESSAGE_BEAT']._serialized_end=1345
+  _globals['_LEADMESSAGE']._serialized_start=1356
+  _globals['_LEADMESSAGE']._serialized_end=2084
+  _globals['_LEADMESSAGE_BEGIN']._serialized_start=1805
+  _globals['_LEADMESSAGE_BEGIN']._serialized_end=1812
+  _globals['_LEADMESSAGE_NORM']._serialized_start=1814
+  _globals['_LEADMESSAGE_NORM']._serialized_end=1848
+  _globals['_LEADMESSAGE_CLOSED']._serialized_start=1850
+  _globals['_LEADMESSAGE_CLOSED']._serialized_end=1887
+  _globals['_LEADMESSAGE_GRANTED']._serialized_start=1889
+  _globals['_LEADMESSAGE_GRANTED']._serialized_end=1963
+  _globals['_LEADMESSAGE_EVALUATE']._serialized_start=1965
+  _globals['_LEADMESSAGE_EVALUATE']._serialized_end=1992
+  _globals['_LEADMESSAGE_SAVE']._serialized_start=1994
+  _globals['_LEADMESSAGE_SAVE']._serialized_end=2017
+  _globals['_LEADMESSAGE_LAST']._serialized_start=2019
+  _globals['_LEADMESSAGE_LAST']._serialized_end=2060
+  _globals['_LEADMESSAGE_STOP']._serialized_start=2062
+  _globals['_LEADMESSAGE_STOP']._serialized_end=2068
   _globals['_LEADMESSAGE_BEAT']._serialized_start=1233
   _globals['_LEADMESSAGE_BEAT']._serialized_end=1239
-  _globals['_COORDINATION']._serialized_start=1980
-  _globals['_COORDINATION']._serialized_end=2058
+  _globals['_COORDINATION']._serialized_start=2086
+  _globals['_COORDINATION']._serialized_end=2164
 # @@protoc_insertion_point(module_scope)

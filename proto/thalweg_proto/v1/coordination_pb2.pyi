@@ -93,8 +93,16 @@ class HostMessage(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class Beat(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received")
+        GRADIENTS_SENT_FIELD_NUMBER: _ClassVar[int]
+        GRADIENTS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+        PARAMETERS_SENT_FIELD_NUMBER: _ClassVar[int]
+        PARAMETERS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+        gradients_sent: int
+        gradients_received: int
+        parameters_sent: int
+        parameters_received: int
+        def __init__(self, gradients_sent: _Optional[int] = ..., gradients_received: _Optional[int] = ..., parameters_sent: _Optional[int] = ..., parameters_received: _Optional[int] = ...) -> None: ...
     JOINED_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     PUSHED_FIELD_NUMBER: _ClassVar[int]

@@ -63,7 +63,8 @@ class ParameterServerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """Parameters of the server's shard, in blocks: the newest whole version once, or each as it comes to be.
+        """Parameters of the server's shard, in blocks: the newest whole version once, in float32, or each as it comes to be.
+        A server of the job gets what is newest of each block, in the job's format.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -470,3 +470,12 @@ def test_a_run_that_is_asked_to_stop_ends_with_the_step_that_has_begun():
         assert hosts.applied(rank, rank)[-1:] == told
     hosts.left()
     assert hosts.lead.done
+
+
+def test_what_other_hosts_sent_and_received_is_in_the_leads_metrics():
+    """As of their last beat."""
+    hosts = Barriered()
+    for sent in (5, 7):
+        hosts.say(1, beat=HostMessage.Beat(gradients_sent=sent, parameters_received=2 * sent))
+    counts = {"gradients_sent": 7, "gradients_received": 0, "parameters_sent": 0, "parameters_received": 14}
+    assert hosts.account.telemetry.wire[1].counts == counts

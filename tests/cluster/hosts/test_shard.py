@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from itertools import chain, pairwise
 
 import numpy as np
@@ -149,3 +150,26 @@ def test_squares_that_overflow_float32_are_known():
     """1e30 squared is 1e60 in float64."""
     with np.errstate(over="ignore"):
         assert squares(np.full(2, 1e30, np.float32)) == pytest.approx([2e60])
+
+
+def test_a_copy_has_no_block_in_the_middle_of_an_update():
+    """Of a block whose elements are all equal in each version, every copy has equal elements."""
+    size = 32 * CHUNK
+    shard = Shard(CHUNK, CHUNK + size, np.zeros(size, np.float32), make_rule("sgd", {}), block=size, leaves=1)
+    copied = threading.Event()
+
+    def train():
+        while not copied.is_set():
+            assert shard.apply(CHUNK, np.ones(size, np.float32), shard.block_update(0, 1.0))
+
+    trainer, seen = threading.Thread(target=train), set()
+    trainer.start()
+    try:
+        while len(seen) < 50 and trainer.is_alive():
+            copy = shard.copy(CHUNK, CHUNK + size)
+            assert (copy == copy[0]).all()
+            seen.add(float(copy[0]))
+    finally:
+        copied.set()
+        trainer.join()
+    assert len(seen) == 50

@@ -169,6 +169,7 @@ def test_a_whole_number_is_taken_for_a_number() -> None:
         {"cluster": {"servers": 3}},
         {"cluster": {"wire": "topk", "wire_fraction": 0.25, "wire_parameters": "bfloat16"}},
         {"cluster": {"engine": "emulated", "emulated_ms": 0.0}},
+        {"cluster": {"engine": "emulated", "emulated_ms": (5.0, 50.0)}},
         *({"cluster": {"engine": engine}} for engine in ("cupy", "torch", "jax", "emulated")),
         {"cluster": {"gpus_per_worker": 0.5}},
     ],
@@ -278,7 +279,13 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
         (
             {"cluster": {"engine": "emulated", "emulated_ms": -1}},
             "cluster.emulated_ms",
-            "a number >= 0; found -1",
+            "a number >= 0 or a list of numbers, each a number >= 0; found -1",
+        ),
+        ({"cluster": {"engine": "emulated", "emulated_ms": []}}, "cluster.emulated_ms", "a list of numbers"),
+        (
+            {"cluster": {"engine": "emulated", "emulated_ms": [5, 50, 5]}},
+            "cluster.emulated_ms",
+            "one number, or one for each of cluster.workers (2); found 3 numbers",
         ),
         ({"cluster": {"placement": "pack"}}, "cluster.placement", '"PACK" or "SPREAD"; found "pack"'),
         ({"cluster": {"gpus_per_worker": 1.5}}, "cluster.gpus_per_worker", "found 1.5"),

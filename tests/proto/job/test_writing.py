@@ -58,10 +58,15 @@ WIRES: Any = st.one_of(
     st.fixed_dictionaries({"wire": st.just("topk")}, optional={"wire_fraction": st.floats(0.001, 0.999)}),
 )
 SERVERS: Any = {"servers": st.integers(0, 9), "wire_parameters": st.sampled_from(["float32", "bfloat16"])}
-ENGINES: Any = st.one_of(
-    st.fixed_dictionaries({}, optional={"engine": st.sampled_from(["numpy", "torch"])}),
-    st.fixed_dictionaries({"engine": st.just("emulated")}, optional={"emulated_ms": PARTS}),
-)
+
+
+def engines(workers: int) -> Any:
+    """With a time for all workers, or for each."""
+    times = PARTS | st.tuples(*[PARTS] * workers)
+    return st.one_of(
+        st.fixed_dictionaries({}, optional={"engine": st.sampled_from(["numpy", "torch"])}),
+        st.fixed_dictionaries({"engine": st.just("emulated")}, optional={"emulated_ms": times}),
+    )
 
 
 @st.composite
@@ -96,7 +101,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
         "cluster": {
             "workers": workers,
             **draw(WIRES),
-            **draw(ENGINES),
+            **draw(engines(workers)),
             **draw(st.fixed_dictionaries({}, optional=SERVERS)),
         },
     }
