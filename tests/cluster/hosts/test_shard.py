@@ -155,7 +155,8 @@ def test_squares_that_overflow_float32_are_known():
 def test_a_copy_has_no_block_in_the_middle_of_an_update():
     """Of a block whose elements are all equal in each version, every copy has equal elements."""
     size = 32 * CHUNK
-    shard = Shard(CHUNK, CHUNK + size, np.zeros(size, np.float32), make_rule("sgd", {}), block=size, leaves=1)
+    start = TrainingState.new(np.zeros(CHUNK + size, np.float32))
+    shard = Shard(CHUNK, CHUNK + size, start, make_rule("sgd", {}), block=size, leaves=1)
     copied = threading.Event()
 
     def train():
