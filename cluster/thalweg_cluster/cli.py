@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from thalweg_proto.errors import InputError, ThalwegError
+from thalweg_proto.errors import InputError, Problem, ThalwegError, attempt
 
 EXIT_INTERRUPTED = 130
 STARTED_AT = time()
@@ -76,6 +76,9 @@ def train(
             show_default=False,
         ),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="No TLS between the hosts of a run; tokens are asked for all the same.")
+    ] = False,
 ) -> None:
     """Run one job here, or on the Ray cluster of RAY_ADDRESS."""
     from thalweg_proto.job import load_job
@@ -85,15 +88,18 @@ def train(
         # After each step what takes longer to import: what cannot be read at all is answered without NumPy, and a
         # mistake without Ray.
         from thalweg_cluster.launch.preparation import prepare
+        from thalweg_cluster.security.given import Given, read_given
 
         address = os.environ.get("RAY_ADDRESS") or None
         cores = len(os.sched_getaffinity(0)) if address is None else None
         name = draft.job.name if draft.right("name") else ""
         folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
-        preparation = prepare(draft, folder, cores)
+        problems: list[Problem] = []
+        given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
+        preparation = prepare(draft, folder, cores, problems)
         from thalweg_cluster.launch.train import train as run
 
-        raise typer.Exit(run(preparation, folder, Console(), address=address, started_at=STARTED_AT))
+        raise typer.Exit(run(preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT))
 
 
 def main() -> None:

@@ -19,11 +19,13 @@ from threadpoolctl import threadpool_limits
 from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
-from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
+from thalweg_cluster.hosts.spec import LOOPBACK, Doors, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.metrics import serve_metrics
+from thalweg_cluster.security.given import Given
+from thalweg_cluster.security.run import RunSecurity, between_hosts, on_loopback
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_cluster.step import HostStep, StepSpec
@@ -38,9 +40,9 @@ SWITCH_S = 2e-4
 
 @dataclass(frozen=True)
 class Opened:
-    """address: of the gRPC server; metrics_port: of /metrics."""
+    """doors: of gRPC; metrics_port: of /metrics."""
 
-    address: str
+    doors: Doors
     metrics_port: int
 
 
@@ -70,13 +72,13 @@ class ServerActor:
             return Opened(self._server.open(), self._port)
         assert self._window is not None  # made with such a server
         self._window.open()
-        return Opened(self._window.address, self._port)
+        return Opened(Doors(self._window.address, self._window.address), self._port)
 
     def serve(self, *opened: Opened) -> RunResult:
         """`opened`: what the servers of all hosts have opened, by host."""
         if isinstance(self._server, HostServer):
             prefer_short_turns()
-            return self._server.serve([each.address for each in opened])
+            return self._server.serve([each.doors for each in opened])
         return self._server.serve()
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
@@ -97,6 +99,7 @@ class Run:
     opened:  references to what each server has opened, by host
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
+    ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
 
     server: Any
@@ -106,6 +109,7 @@ class Run:
     placement: Placement
     group: PlacementGroup
     actors: list[Any]
+    ca: bytes | None
 
     def close(self) -> None:
         """Ends all actors and gives their resources back."""
@@ -115,8 +119,8 @@ class Run:
         remove_placement_group(self.group)
 
 
-def start(preparation: Preparation) -> Run:
-    """Starts the servers and the workers; they train as soon as all are up.
+def start(preparation: Preparation, given: Given) -> Run:
+    """Starts the servers and the workers; they train as soon as all are up. `given`: to their doors.
 
     InputError where the cluster has too few nodes for the servers.
     """
@@ -129,7 +133,9 @@ def start(preparation: Preparation) -> Run:
         remove_placement_group(group)
         raise
     step = _step(preparation)
-    specs = _server_specs(preparation, placement, step)
+    hosts = placement.topology.hosts
+    security = between_hosts(given, placement.addresses) if hosts > 1 else on_loopback(given)
+    specs = _server_specs(preparation, placement, step, security)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_server: Any = ray.remote(ServerActor)
     initial = ray.put(preparation.initial)
@@ -147,7 +153,7 @@ def start(preparation: Preparation) -> Run:
         worker.run.remote(specs[placement.topology.host_of(rank)].address, opened[placement.topology.host_of(rank)])
         for rank, worker in enumerate(workers)
     ]
-    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers])
+    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers], security.ca)
 
 
 def _placement(group: PlacementGroup, servers: int) -> Placement:
@@ -186,7 +192,9 @@ def _step(preparation: Preparation) -> StepSpec:
     )
 
 
-def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec) -> list[ServerSpec | ServedSpec]:
+def _server_specs(
+    preparation: Preparation, placement: Placement, step: StepSpec, security: RunSecurity
+) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
     if placement.topology.hosts == 1 and step.workers_meet:
@@ -197,6 +205,7 @@ def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec
                 layout=preparation.layout,
                 workers=job.cluster.workers,
                 step=step,
+                guard=security.clients,
                 metrics_port=job.metrics.port,
             )
         ]
@@ -209,6 +218,7 @@ def _server_specs(preparation: Preparation, placement: Placement, step: StepSpec
             topology=placement.topology,
             step=step,
             bind=placement.addresses[host] if placement.topology.hosts > 1 else LOOPBACK,
+            security=security,
             wire=job.cluster.wire,
             wire_fraction=job.cluster.wire_fraction,
             wire_parameters=job.cluster.wire_parameters,

@@ -21,6 +21,7 @@ from thalweg_cluster.reporting.closing import print_closing
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.reporting.progress import progress_view
 from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.job import job_to_toml
 
@@ -30,10 +31,13 @@ STOP_S = 30.0
 EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
 
 
-def train(preparation: Preparation, out: Path, console: Console, *, address: str | None, started_at: float) -> int:
+def train(
+    preparation: Preparation, out: Path, console: Console, *, address: str | None, given: Given, started_at: float
+) -> int:
     """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
 
     address:    of the Ray cluster; None for one of our own
+    given:      to the doors
     started_at: when the command was given, in seconds since 1970
 
     Raises InputError where the Ray cluster does not take the job; nothing was started then.
@@ -45,9 +49,11 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
         folder = RunFolder(out)
         folder.write_job(job_to_toml(job))
-        run = start(preparation)
+        run = start(preparation, given)
         topology = run.placement.topology
         try:
+            if run.ca is not None:
+                folder.write_ca(run.ca)
             result, error = _watched(run, preparation, folder, console)
             if result is not None:
                 folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
@@ -76,7 +82,7 @@ def _watched(
         try:
             opened = ray.get(run.opened[0])
             console.print(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics", highlight=False)
-            console.print(f"parameters at {opened.address} (gRPC)", highlight=False)
+            console.print(f"parameters at {opened.doors.clients} (gRPC)", highlight=False)
             _show(run, preparation, folder, console)
         except KeyboardInterrupt:
             console.print("interrupted: stopping, and keeping the results so far", highlight=False)

@@ -38,12 +38,16 @@ class RunFolder:
         """Makes the folder. OSError where that fails after all."""
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
-        for name in ("summary.json", "metrics.jsonl", "weights.safetensors"):
+        for name in ("summary.json", "metrics.jsonl", "weights.safetensors", "ca.pem"):
             (path / name).unlink(missing_ok=True)
 
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""
         self._write("job.toml", toml.encode())
+
+    def write_ca(self, pem: bytes) -> None:
+        """The authority that clients of the run have to trust."""
+        self._write("ca.pem", pem)
 
     def append_rows(self, rows: Iterable[Row]) -> None:
         """A line of metrics.jsonl for each row."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.layout import Layout
 
@@ -13,6 +14,7 @@ class ServerSpec:
     """One server of one job.
 
     address:      name of the abstract Unix socket on which it waits for its host's workers
+    guard:        what its gRPC door on loopback asks for
     metrics_port: of /metrics on loopback; 0: a free one
     """
 
@@ -21,6 +23,7 @@ class ServerSpec:
     layout: Layout
     workers: int
     step: StepSpec
+    guard: Guard = field(default_factory=Guard)
     metrics_port: int = 0
 
 
