@@ -29,7 +29,7 @@ from tests.integration.grpc_client import (
 from tests.integration.local_run import start_locally, train_locally
 
 from thalweg_cluster.hosts import clients_door
-from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX
+from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX, SHORT_CALLS_MAX
 from thalweg_cluster.hosts.listener import METADATA_BYTES_MAX, Listener
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.security.certificates import make_certificates
@@ -299,6 +299,31 @@ def test_of_a_thousand_pushes_at_once_what_is_acknowledged_is_in():
         np.testing.assert_array_equal(client.pull()[1], expected)
 
 
+def test_more_calls_than_threads_are_refused_at_once():
+    """They do not wait in a queue without a bound; when those before are answered there is room again."""
+    most = OUTSIDE_STREAMS_MAX + SHORT_CALLS_MAX
+    with standing(**ASYNC) as job:
+        client, server = job.clients[0], job.run.servers[0]
+        begin, refused = threading.Event(), threading.Semaphore(0)
+        status = server.status
+
+        def waits():
+            assert begin.wait(TIMEOUT_S)
+            return status()
+
+        server.status = waits
+        call = client.channel.unary_unary(STATUS)
+        calls = [call.future(CALLS[STATUS], timeout=TIMEOUT_S) for _ in range(100)]
+        for each in calls:
+            each.add_done_callback(lambda call: refused.release())
+        for _ in range(100 - most):
+            assert refused.acquire(timeout=TIMEOUT_S)
+        begin.set()
+        codes = [each.code() for each in calls]
+        assert (codes.count(StatusCode.OK), codes.count(StatusCode.RESOURCE_EXHAUSTED)) == (most, 100 - most)
+        assert client.status().job_id == "test"
+
+
 def test_clients_do_not_take_the_room_of_hosts():
     """However many clients there are, a host's fetch is answered: they have limits of their own."""
     with standing(**ASYNC | {"workers": [1, 1]}, model=WIDE, of_server={"block": CHUNK}) as job:
@@ -327,7 +352,13 @@ def test_a_stream_without_a_deadline_ends(monkeypatch):
     with standing(**ASYNC) as job:
         said: SimpleQueue[bytes] = SimpleQueue()
         streams = [job.clients[0].channel.stream_stream(PUSH)(iter(said.get, b"")) for _ in range(OUTSIDE_STREAMS_MAX)]
+        ended = threading.Semaphore(0)
+        for stream in streams:
+            if not stream.add_callback(ended.release):
+                ended.release()
         try:
+            for _ in streams:
+                assert ended.acquire(timeout=TIMEOUT_S)
             assert [stream.code() for stream in streams] == [StatusCode.CANCELLED] * OUTSIDE_STREAMS_MAX
         finally:
             for _ in streams:

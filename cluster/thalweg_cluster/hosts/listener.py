@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from thalweg_cluster.hosts.access import Access
-from thalweg_cluster.security.guard import Guard, why_not_listen
+from thalweg_cluster.security.guard import Guard, Tls, why_not_listen
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
 from thalweg_proto.errors import ServerError
 from thalweg_proto.shared_memory import FLOAT_BYTES
@@ -50,6 +50,16 @@ def keepalive(patience_s: float) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", third_ms),
         ("grpc.http2.max_pings_without_data", 0),
     ]
+
+
+def server_credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)], root_certificates=tls.ca, require_client_auth=tls.ca is not None
+    )
+
+
+def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
 
 
 class Listener:
@@ -97,7 +107,7 @@ class Listener:
         if guard.tls is None:
             self.port = self.server.add_insecure_port(address)
         else:
-            self.port = self.server.add_secure_port(address, guard.tls.of_server())
+            self.port = self.server.add_secure_port(address, server_credentials(guard.tls))
 
     def open(self) -> None:
         """Starts to answer."""

@@ -21,7 +21,7 @@ from thalweg_cluster.hosts.callers import FETCHES_MAX, HOST_KEY
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.hosts_door import SERVICES
-from thalweg_cluster.hosts.listener import TRANSPORT, keepalive
+from thalweg_cluster.hosts.listener import TRANSPORT, channel_credentials, keepalive
 from thalweg_cluster.hosts.streams import Outbox
 from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.security.tokens import bearer
@@ -93,7 +93,7 @@ class Peers:
     def _channel(self, address: str) -> grpc.Channel:
         if self._tls is None:
             return grpc.insecure_channel(address, options=self._options)
-        return grpc.secure_channel(address, self._tls.of_client(), options=self._options)
+        return grpc.secure_channel(address, channel_credentials(self._tls), options=self._options)
 
     def _try(self, channels: Mapping[int, grpc.Channel], addresses: Sequence[str]) -> None:
         """Asks each peer for its status, all at the same time. ServerError names all that are wrong."""

@@ -1,4 +1,4 @@
-"""Who is let in at a door, and who can listen on the way.
+"""Who is let in at a door, and who can listen on the way. Knows nothing of gRPC.
 
 tokens.py        what a bearer token allows: read, or everything
 certificates.py  the certificates of a run, made for it and gone with it; and what is wrong with given ones

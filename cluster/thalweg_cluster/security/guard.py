@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-import grpc
-
 from thalweg_cluster.security.tokens import Tokens
 
 
@@ -14,21 +12,12 @@ from thalweg_cluster.security.tokens import Tokens
 class Tls:
     """What one end of a connection shows, and what it asks of the other; all in PEM.
 
-    ca: of the other end's certificate; None: a server asks for none, a client takes what the system trusts
+    ca: of the other end's certificate; None: a server asks for none. With it TLS is mutual
     """
 
     certificate: bytes
     key: bytes = field(repr=False)
     ca: bytes | None = None
-
-    def of_server(self) -> grpc.ServerCredentials:
-        """Mutual TLS where there is a `ca`."""
-        return grpc.ssl_server_credentials(
-            [(self.key, self.certificate)], root_certificates=self.ca, require_client_auth=self.ca is not None
-        )
-
-    def of_client(self) -> grpc.ChannelCredentials:
-        return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
 @dataclass(frozen=True, kw_only=True)
