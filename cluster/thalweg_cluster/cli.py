@@ -17,11 +17,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from thalweg_proto.errors import InputError, ThalwegError
+from thalweg_proto.errors import InputError, Problem, ThalwegError, attempt
 
 EXIT_INTERRUPTED = 130
 STARTED_AT = time()
 """When the command was given, in seconds since 1970: what is imported later is part of the start-up."""
+
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="No TLS between the hosts of a run; tokens are asked for all the same.")
+]
 
 app = typer.Typer(
     name="thalweg",
@@ -77,6 +81,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    insecure: Insecure = False,
 ) -> None:
     """Run one job here, or on the Ray cluster of RAY_ADDRESS."""
     from thalweg_proto.job import load_job
@@ -86,15 +91,18 @@ def train(
         # After each step what takes longer to import: what cannot be read at all is answered without NumPy, and a
         # mistake without Ray.
         from thalweg_cluster.launch.preparation import prepare
+        from thalweg_cluster.security.given import Given, read_given
 
         address = os.environ.get("RAY_ADDRESS") or None
         cores = len(os.sched_getaffinity(0)) if address is None else None
         name = draft.job.name if draft.right("name") else ""
         folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
-        preparation = prepare(draft, folder, cores)
+        problems: list[Problem] = []
+        given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
+        preparation = prepare(draft, folder, cores, problems)
         from thalweg_cluster.launch.train import train as run
 
-        raise typer.Exit(run(preparation, folder, Console(), address=address, started_at=STARTED_AT))
+        raise typer.Exit(run(preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT))
 
 
 @app.command()
@@ -110,6 +118,7 @@ def resume(
             help="Override a key of the job, e.g. train.steps=1000 or cluster.workers=4. May be given several times.",
         ),
     ] = None,
+    insecure: Insecure = False,
 ) -> None:
     """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
     with reported():
@@ -121,7 +130,11 @@ def resume(
         draft = found.draft(set_ or [])
         address = os.environ.get("RAY_ADDRESS") or None
         cores = len(os.sched_getaffinity(0)) if address is None else None
-        preparation = prepare(draft, folder, cores, found.checkpoint)
+        from thalweg_cluster.security.given import Given, read_given
+
+        problems: list[Problem] = []
+        given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
+        preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint)
         from thalweg_cluster.launch.train import finished, train
 
         console = Console()
@@ -129,7 +142,7 @@ def resume(
             console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
         if finished(preparation, folder, console):
             return
-        raise typer.Exit(train(preparation, folder, console, address=address, started_at=STARTED_AT))
+        raise typer.Exit(train(preparation, folder, console, address=address, given=given, started_at=STARTED_AT))
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.grpc_bandwidth [--mb 64] [--rounds 7]
 
-The other end is a process of its own with a server's door (hosts/door.py); this one has its peers (hosts/peers.py).
+The other end is a process of its own with a server's door (hosts/hosts_door.py); this one has its
+peers (hosts/peers.py).
 Each figure is the median over the rounds, in GB/s, from the first byte that is wanted to the last one in its place.
 """
 
@@ -24,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Expected
-from thalweg_cluster.hosts.door import GrpcDoor
+from thalweg_cluster.hosts.hosts_door import HostsDoor
 from thalweg_cluster.hosts.peers import Peers
+from thalweg_cluster.security.run import RunSecurity
 from thalweg_proto.blocks import Shards
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
@@ -33,6 +35,7 @@ from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 
 EXACT = make_format("float32")
+SECURITY = RunSecurity(token="bandwidth")  # without TLS, as what it is compared with
 NAIVE = "/naive/Push"
 MESSAGE_BYTES_MAX = 1 << 30
 
@@ -80,7 +83,7 @@ class End:
 def serve(elements: int) -> None:
     """The other end: prints two ports, answers each whole push with a publish of its own shard, until it is killed."""
     end = End(0, elements)
-    door = GrpcDoor("127.0.0.1:0", end.expected, end)
+    door = HostsDoor("127.0.0.1", end.expected, end, guard=SECURITY.hosts)
     naive = grpc.server(futures.ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)])
 
     def push(message: bytes, context: grpc.ServicerContext) -> bytes:
@@ -123,7 +126,7 @@ def measure(megabytes: int, rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {"push": [], "pull": [], "naive": []}
     with other_end(elements) as (door_port, naive_port):
         end = End(1, elements)
-        peers = Peers(end.expected, end)
+        peers = Peers(end.expected, end, connect_s=10.0, patience_s=30.0, security=SECURITY)
         peers.connect([f"127.0.0.1:{door_port}", "127.0.0.1:1"])
         channel = grpc.insecure_channel(
             f"127.0.0.1:{naive_port}", options=[("grpc.max_send_message_length", MESSAGE_BYTES_MAX)]

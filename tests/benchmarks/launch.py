@@ -104,8 +104,8 @@ def write_job(job: Mapping[str, object], path: Path) -> Path:
     return path
 
 
-def thalweg_command(job_path: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "thalweg_cluster.cli", "train", str(job_path), "--out", str(out)]
+def thalweg_command(job_path: Path, out: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "thalweg_cluster.cli", "train", str(job_path), "--out", str(out), *flags]
 
 
 def read_summary(out: Path, **expected: object) -> dict[str, Any]:
@@ -120,17 +120,18 @@ def read_summary(out: Path, **expected: object) -> dict[str, Any]:
 def train(
     job: Mapping[str, object],
     folder: Path,
-    *,
+    *flags: str,
     start: Callable[[Sequence[str], Path], AbstractContextManager[subprocess.Popen[str]]] = process,
     **expected: object,
 ) -> dict[str, Any]:
     """Run `thalweg train` on a job file in `folder`; its summary. What it wrote is removed.
 
+    flags:    more of the command's
     start:    runs a command in a folder until the end of its block
     expected: fields of the summary with the values they must have
     """
     out = folder / "out"
-    with start(thalweg_command(write_job(job, folder / "job.toml"), out), folder) as child:
+    with start(thalweg_command(write_job(job, folder / "job.toml"), out, *flags), folder) as child:
         finished(child)
     try:
         return read_summary(out, **expected)

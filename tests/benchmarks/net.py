@@ -13,6 +13,9 @@ wire:    each host sends the other as many bytes as the gradient has, over one p
 compute: the plain NumPy loop on one host, which takes one worker's rows and sends nothing.
 ideal:   the slower of the two in each round, where one hides behind the other in full.
 
+DDP speaks plaintext, and so does Thalweg here (--insecure): by default its hosts speak TLS, which takes some of the
+cores' time.
+
 A change of the numbers' format on the wire makes it shorter than `wire`; the ideal stays that of float32.
 
 Exit status: 0; 1 where a run fails; 2 where the command line is wrong, or there can be no hosts on this machine.
@@ -161,6 +164,7 @@ def measure_thalweg(system: str, hosts: Hosts, workload: Workload, *, data: Path
         figures = train(
             job,
             data,
+            "--insecure",
             start=partial(running, host=hosts[0], environment=cluster.environment),
             steps=steps,
             parameters=workload.parameters,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tests.integration.local_run import JOB_ID, Engine, LocalRun, start_locally
+from tests.integration.local_run import JOB_ID, RUN_TOKEN, Engine, LocalRun, start_locally
 
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX
 from thalweg_proto.messages import PROTOCOL_VERSION
@@ -26,8 +26,16 @@ ONE_REQUEST = (PULL, STATUS)
 class Client:
     """One connection to a door."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
+    def __init__(
+        self, address: str, *, token: str | None = None, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """Gives `token` with each call, and speaks TLS where there are credentials."""
+        options = [("grpc.max_send_message_length", -1)]
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options=options)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options=options)
+        self._token = [] if token is None else [("authorization", f"Bearer {token}")]
         self._idle: list[Idle] = []
 
     def __enter__(self) -> Client:
@@ -48,6 +56,7 @@ class Client:
 
     def call(self, method: str, *messages: bytes, metadata: Sequence[tuple[str, str]] = ()) -> list[bytes]:
         """All answers to these bytes; grpc.RpcError with the status where they are refused."""
+        metadata = [*self._token, *metadata]
         if method == STATUS:
             return [self.channel.unary_unary(method)(messages[0], timeout=TIMEOUT_S, metadata=metadata)]
         if method == PULL:
@@ -120,7 +129,8 @@ class Standing:
     """A run whose workers stand still until `go_on`: before they join, with the first unit of `step`, or when they
     evaluate.
 
-    clients: of the doors, by host
+    clients: of the doors for clients, by host
+    hosts:   of those for hosts, by host, with the run's token
     """
 
     def __init__(self, *, at: Literal["join", "step", "evaluation"] = "step", step: int = 1, **options: Any) -> None:
@@ -148,6 +158,7 @@ class Standing:
         self.run: LocalRun = start_locally(engine=Stands, **options)
         assert self._reached.wait(TIMEOUT_S)
         self.clients = [Client(address) for address in self.run.addresses]
+        self.hosts = [Client(address, token=RUN_TOKEN) for address in self.run.hosts_addresses]
 
     def go_on(self) -> LocalRun:
         """Lets the run come to its end, and returns what it came to."""
@@ -163,7 +174,7 @@ def standing(*, ends_well: bool = True, **options: Any) -> Iterator[Standing]:
         yield job
     finally:
         run = job.go_on()
-        for client in job.clients:
+        for client in (*job.clients, *job.hosts):
             client.close()
     if ends_well:
         assert (run.result.error, run.worker_errors) == (None, [])

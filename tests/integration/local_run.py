@@ -17,7 +17,8 @@ from thalweg_cluster.checkpoints import Checkpoint, TrainingState
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
-from thalweg_cluster.hosts.spec import ServedSpec, Topology
+from thalweg_cluster.hosts.spec import Doors, ServedSpec, Topology
+from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec
 from thalweg_cluster.step import HostStep, StepSpec
@@ -34,6 +35,7 @@ from thalweg_worker.sampler import Sampler
 
 FEATURES, CLASSES = 6, 3
 JOB_ID = "test"
+RUN_TOKEN = "what-the-hosts-of-the-run-have-in-common"
 PATIENCE_S = 60.0
 NEVER_S = 1e9
 """A lease: these workers are threads of this process, which nobody shall kill."""
@@ -90,12 +92,14 @@ class LocalRun:
     """A run that goes on, and what it came to once `join` returned.
 
     servers:   by host
-    addresses: of their gRPC doors, by host
+    addresses: of their gRPC doors for clients, by host
+    hosts_addresses: of those for the other hosts, by host
     """
 
     layout: Layout
     servers: list[Any]
     addresses: list[str] = field(default_factory=list)
+    hosts_addresses: list[str] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     results: dict[int, RunResult] = field(default_factory=dict)
     server_errors: list[BaseException] = field(default_factory=list)
@@ -153,7 +157,7 @@ def start_locally(
     owns:      which hosts own a shard
     engine:    what each worker's engine is made into; `engines`: that of some, by rank
     made:      gets the servers before anything starts
-    addresses: what each host takes for the addresses of all
+    addresses: what each host takes for the addresses of the hosts' doors
     of_server, of_step: what the specs say
     save:      where checkpoints go, with save_every of `of_step`
     resume:    what the run goes on from
@@ -222,16 +226,19 @@ def start_locally(
                     topology=topology,
                     step=step,
                     save=saving,
-                    **(of_server or {}),
+                    **{"security": RunSecurity(token=RUN_TOKEN)} | dict(of_server or {}),
                 ),
                 start,
             )
             for host in range(len(workers))
         ]
         run = LocalRun(layout, list(servers))
-        listening = [server.open() for server in servers]
-        run.addresses = listening
-        serve = [partial(server.serve, addresses(listening, host)) for host, server in enumerate(servers)]
+        doors = [server.open() for server in servers]
+        run.addresses, run.hosts_addresses = [each.clients for each in doors], [each.hosts for each in doors]
+        serve = [
+            partial(server.serve, list(map(Doors, run.addresses, addresses(run.hosts_addresses, host))))
+            for host, server in enumerate(servers)
+        ]
         host_of = {rank: host for host, on_host in enumerate(ranks) for rank in on_host}
     how = ServedLoop(
         copies=step.consistency != "sync",

@@ -30,7 +30,7 @@ from tests.integration.grpc_client import (
 from tests.integration.local_run import train_locally
 
 from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX
-from thalweg_cluster.hosts.door import MESSAGE_BYTES_MAX
+from thalweg_cluster.hosts.listener import MESSAGE_BYTES_MAX
 from thalweg_cluster.hosts.window import Window
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
@@ -58,10 +58,14 @@ def job(request) -> Iterator[Standing]:
         yield job
 
 
-def refusal(job: Standing, method: str, *messages: bytes, metadata=()) -> tuple[StatusCode, str]:
-    """The status that the lead answers with; all hosts go on to answer after it."""
+def refusal(
+    job: Standing, method: str, *messages: bytes, metadata=(), as_host: str | None = None
+) -> tuple[StatusCode, str]:
+    """The status that the lead answers with, to a client, or to one that says it is a host; all go on to answer."""
+    client = job.clients[0] if as_host is None else job.hosts[0]
+    host = [] if as_host is None else [("thalweg-host", as_host)]
     with pytest.raises(grpc.RpcError) as caught:
-        job.clients[0].call(method, *messages, metadata=metadata)
+        client.call(method, *messages, metadata=[*metadata, *host])
     assert [client.status().host for client in job.clients] == list(range(len(job.clients)))
     return caught.value.code(), caught.value.details()
 
@@ -77,22 +81,38 @@ def part(**changed) -> bytes:
 
 
 NAMES = [
-    ({"protocol_version": 99}, StatusCode.FAILED_PRECONDITION, "protocol_version: expected 3; found 99"),
+    ({"protocol_version": 99}, StatusCode.FAILED_PRECONDITION, "protocol_version: expected 4; found 99"),
     ({"job_id": "other"}, StatusCode.NOT_FOUND, "job_id: expected 'test'; found 'other'"),
+    ({"job_id": "../test"}, StatusCode.INVALID_ARGUMENT, 'job_id: expected a name without "/"'),
+    ({"job_id": "test\x1b[2J"}, StatusCode.INVALID_ARGUMENT, 'job_id: expected a name without "/"'),
     ({"generation": 0}, StatusCode.FAILED_PRECONDITION, "generation: expected 1; found 0"),
 ]
 
 
-@pytest.mark.parametrize(("changed", "status", "details"), NAMES, ids=["protocol_version", "job_id", "generation"])
+@pytest.mark.parametrize(
+    ("changed", "status", "details"),
+    NAMES,
+    ids=["protocol_version", "job_id", "a path", "a control character", "generation"],
+)
 @pytest.mark.parametrize(
     ("method", "message"),
-    [(PUSH, part), (PULL, lambda **changed: pull_request(**changed).SerializeToString()), (ATTEND, joined)],
-    ids=["push", "pull", "attend"],
+    [(PUSH, part), (PULL, lambda **changed: pull_request(**changed).SerializeToString())],
+    ids=["push", "pull"],
 )
 def test_another_protocol_job_or_membership_is_refused(job, method, message, changed, status, details):
     """On every stream, with the field's name, what was expected and what was found."""
     found = refusal(job, method, message(**changed))
     assert found[0] is status
+    assert found[1].startswith(details)
+
+
+def test_a_host_of_another_protocol_job_or_membership_is_refused():
+    """As any client is."""
+    with standing(**TWO_HOSTS) as job:
+        for changed, status, details in NAMES:
+            found = refusal(job, ATTEND, joined(**changed), as_host="1")
+            assert found[0] is status
+            assert found[1].startswith(details)
 
 
 FAR = 1 << 40
@@ -123,26 +143,27 @@ FOLLOW = pull_request(follow=True).SerializeToString()
 def test_a_host_has_one_stream_of_each_kind(method, message):
     """Who says that it is host 1, which has its stream, is refused; so are the lead itself, and who is no host."""
     with standing(**TWO_HOSTS) as job:
-        status, details = refusal(job, method, message, metadata=[("thalweg-host", "1")])
+        status, details = refusal(job, method, message, as_host="1")
         assert (status, details) == (
             StatusCode.ALREADY_EXISTS,
             f"thalweg-host (metadata): expected one {method.rsplit('/')[-1]} of host 1; found another one",
         )
         for name in ("0", "2", "one", ""):
-            status, details = refusal(job, method, message, metadata=[("thalweg-host", name)])
+            status, details = refusal(job, method, message, as_host=name)
             assert (status, details) == (
                 StatusCode.INVALID_ARGUMENT,
                 f"thalweg-host (metadata): expected one of 1; found {name!r}",
             )
 
 
-@pytest.mark.parametrize(("method", "message"), [(PULL, FOLLOW), (ATTEND, joined())])
-def test_what_only_hosts_may_do_is_refused_to_others(job, method, message):
-    """To follow, and to attend."""
-    assert refusal(job, method, message) == (
+@pytest.mark.parametrize("metadata", [[], [("thalweg-host", "1")]])
+def test_what_only_hosts_may_do_is_refused_to_clients(job, metadata):
+    """To follow, and to attend; also where the client says that it is a host."""
+    assert refusal(job, PULL, FOLLOW, metadata=metadata) == (
         StatusCode.INVALID_ARGUMENT,
-        "thalweg-host (metadata): expected a host of the job; found nothing",
+        "follow: expected false, since only hosts of the job follow; found true",
     )
+    assert refusal(job, ATTEND, joined(), metadata=metadata)[0] is StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("sender", [1, 2, 1 << 31])
@@ -155,7 +176,7 @@ def test_somebody_who_is_no_host_cannot_send_as_one(job, sender):
 def test_nobody_attends_but_at_the_lead():
     """The other servers say where."""
     with standing(**TWO_HOSTS) as job, pytest.raises(grpc.RpcError) as caught:
-        job.clients[1].call(ATTEND, joined(), metadata=[("thalweg-host", "0")])
+        job.hosts[1].call(ATTEND, joined(), metadata=[("thalweg-host", "0")])
     assert caught.value.code() is StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "expected a call of the lead, host 0; found one of host 1"
 
@@ -431,7 +452,6 @@ def test_a_message_over_the_limit_is_refused(job):
         (PUSH, part(job_id="x" * 1_000_000)),
         (PUSH, part(job_id="x" * 4 + "\N{WATER WAVE}" * 250_000)),
         (PULL, pull_request(job_id="x" * 1_000_000).SerializeToString()),
-        (ATTEND, joined(job_id="x" * 1_000_000)),
     ],
 )
 def test_a_long_name_is_not_told_in_full(job, method, message):
@@ -510,9 +530,10 @@ def test_whatever_is_sent_the_door_stays_open(job, sent, more, metadata):
     """Random bytes, mutations of good messages, random headers: a fitting status with a text, and good calls go on."""
     method, message = sent
     messages = [message, *(other for _, other in more)]
-    for client in job.clients:
+    for client in (*job.clients, *job.hosts):
         refused = answer_to(client, method, *messages, metadata=metadata)
-        assert refused is None or (refused.code() in ANSWERS and refused.details())
+        answers = ANSWERS | ({StatusCode.UNIMPLEMENTED} if method == ATTEND else set())  # at a door for clients
+        assert refused is None or (refused.code() in answers and refused.details())
         assert client.status().job_id == "test"
     _, parameters = job.clients[0].pull()
     assert np.isfinite(parameters).all()
@@ -522,7 +543,7 @@ def test_the_standard_health_service_answers(job):
     """SERVING, for the server and each service; NOT_FOUND for others."""
     for client in job.clients:
         health = health_pb2_grpc.HealthStub(client.channel)
-        for service in ("", "thalweg.v1.ParameterServer", "thalweg.v1.Coordination"):
+        for service in ("", "thalweg.v1.ParameterServer"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as caught:

@@ -478,3 +478,12 @@ def test_a_folder_that_cannot_be_written(refused, tmp_path):
     assert result.exit_code == 2
     assert "--out: expected a folder that can be written" in result.output
     assert count(result.output) == 3
+
+
+def test_what_is_wrong_with_the_doors_is_told_with_the_rest(refused, monkeypatch):
+    """A file of a token that is not there, and a key of the job file."""
+    monkeypatch.setenv("THALWEG_TOKEN_FILE", "/nowhere/token")
+    said = refused("train.steps=0")
+    assert "THALWEG_TOKEN_FILE: expected a file that can be read; found '/nowhere/token': No such file" in said
+    assert "train.steps: expected a whole number >= 1; found 0" in said
+    assert "2 mistakes" in said

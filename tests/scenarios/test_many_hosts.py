@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from tests.hosts.needs import needs_hosts
 from tests.hosts.network import Hosts
 from tests.hosts.ray_hosts import RayHosts
 from tests.scenarios.conftest import DIGITS, Finished
+from tests.scenarios.test_readme import BLOCKS
 
 pytestmark = needs_hosts
 
@@ -24,24 +29,31 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.fixture(scope="module")
-def train(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Finished]]:
-    """`train("train.steps=3", ...)` on the first of three hosts of two CPUs."""
+def cluster(hosts: Hosts) -> Iterator[RayHosts]:
+    """Ray on three hosts of two CPUs."""
     with RayHosts(hosts, cpus=2) as cluster:
+        yield cluster
 
-        def train(*changes: str) -> Finished:
-            folder = tmp_path_factory.mktemp("run")
-            (folder / "job.toml").write_text(JOB)
-            given = [word for change in changes for word in ("--set", change)]
-            ended = hosts[0].run(
-                [sys.executable, "-m", "thalweg_cluster.cli", "train", "job.toml", *given, "--out", str(folder)],
-                cwd=folder,
-                env=cluster.environment,
-                check=False,
-                timeout_s=120.0,
-            )
-            return Finished(ended.returncode, ended.stdout + ended.stderr, folder)
 
-        yield train
+def command(folder: Path, *changes: str, flags: Sequence[str] = ()) -> list[str]:
+    """The job with changes, to be started in the folder."""
+    (folder / "job.toml").write_text(JOB)
+    given = [word for change in changes for word in ("--set", change)]
+    return [sys.executable, "-m", "thalweg_cluster.cli", "train", "job.toml", *given, "--out", str(folder), *flags]
+
+
+@pytest.fixture(scope="module")
+def train(hosts: Hosts, cluster: RayHosts, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
+    """`train("train.steps=3", ..., flags=["--insecure"])` on the first host."""
+
+    def train(*changes: str, flags: Sequence[str] = ()) -> Finished:
+        folder = tmp_path_factory.mktemp("run")
+        ended = hosts[0].run(
+            command(folder, *changes, flags=flags), cwd=folder, env=cluster.environment, check=False, timeout_s=120.0
+        )
+        return Finished(ended.returncode, ended.stdout + ended.stderr, folder)
+
+    return train
 
 
 def shape(run: Finished) -> tuple[int, int, int, int]:
@@ -61,6 +73,64 @@ def test_one_two_and_three_hosts_give_the_same_weights(train):
     assert len({run.summary["weights_sha256"] for run in runs}) == 1
     assert len({run.summary["eval"]["loss"] for run in runs}) == 1
     assert len({(run.folder / "weights.safetensors").read_bytes() for run in runs}) == 1
+    assert [(run.folder / "ca.pem").exists() for run in runs] == [False, True, True, True]
+
+
+def test_an_insecure_run_is_the_same_without_tls(train):
+    """There is no authority, and nothing of the kind is left."""
+    runs = [train("cluster.workers=2", "cluster.placement=SPREAD", flags=flags) for flags in ([], ["--insecure"])]
+    assert [shape(run) for run in runs] == [(0, 2, 2, 2)] * 2, runs[-1].output
+    assert len({run.summary["weights_sha256"] for run in runs}) == 1
+    assert [(run.folder / "ca.pem").exists() for run in runs] == [True, False]
+    assert "PRIVATE" not in (runs[0].folder / "ca.pem").read_text()
+
+
+# The README's client, with what the README says instead of its `connect`.
+[CONNECT] = [text for _, text in BLOCKS if "ca.pem" in text and "def connect" in text]
+[CLIENT] = [text for language, text in BLOCKS if language == "python" and "import grpc" in text]
+ASYNC = ("train.consistency=async", "optimizer.learning_rate=0.001", "optimizer.momentum=0.0", "train.steps=10000000")
+TOKENS = {"full": "f" * 20, "read": "r" * 20, "wrong": "w" * 20}
+
+
+def test_a_client_on_another_host_is_let_in_with_ca_pem_and_a_token(hosts, cluster, tmp_path):
+    """It pulls and pushes with the full token, pulls with the read-only one, and gets nowhere else."""
+    (tmp_path / "client.py").write_text(re.sub(r"\ndef connect.*?\n\n\n", lambda _: CONNECT, CLIENT, flags=re.DOTALL))
+    given = {"THALWEG_TOKEN": TOKENS["full"], "THALWEG_READ_TOKEN": TOKENS["read"]}
+    start = command(tmp_path, *ASYNC, "cluster.workers=2", "cluster.placement=SPREAD")
+
+    def client(token: str) -> str:
+        ended = hosts[2].run(
+            [sys.executable, "client.py", address],
+            cwd=tmp_path,
+            env=cluster.environment | {"THALWEG_TOKEN": TOKENS[token]},
+            check=False,
+            timeout_s=60.0,
+        )
+        return ended.stdout + ended.stderr
+
+    with hosts[0].popen(
+        start, cwd=tmp_path, env=cluster.environment | given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as run:
+        address = ""
+        for line in run.stdout:
+            if line.startswith("parameters at "):
+                address = line.split()[2]
+            if line.startswith("step 30/"):
+                break
+        full, read, wrong = map(client, ("full", "read", "wrong"))
+        (tmp_path / "client.py").write_text(CLIENT)  # plaintext
+        plain = client("full")
+        run.send_signal(signal.SIGINT)
+        rest = run.stdout.read()
+    assert run.returncode == 130, rest
+    assert address.startswith(hosts[0].address)
+    assert re.fullmatch(
+        r"version \d+ of digits-[0-9a-f]+, async\n(.+ \(.*\)\n)+(elements \d+ to \d+: ACCEPTED\n){2}", full
+    )
+    assert read.startswith("version ")
+    assert "PERMISSION_DENIED" in read
+    assert "UNAUTHENTICATED" in wrong
+    assert "UNAVAILABLE" in plain
 
 
 def test_more_servers_than_free_hosts_are_refused(train):

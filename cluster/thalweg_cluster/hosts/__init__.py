@@ -8,8 +8,12 @@ lead.py          what is decided once for all hosts, by the server of host 0
 readiness.py     which blocks are there
 shard.py         the arithmetic of a shard's owner
 checks.py        what a message must be to be let in
-door.py          the gRPC server: Push, Pull, Status, Attend
-callers.py       who calls it: a host of the job, or anybody else
+listener.py      a gRPC server with bounds on everything
+access.py        which right each method takes
+hosts_door.py    the gRPC door for the other hosts: Push, Pull, Status, Attend
+clients_door.py  the gRPC door for everybody else: Push, Pull, Status, Health
+answering.py     what both do alike
+callers.py       who calls them, and how much at a time
 outside.py       pushes of somebody who is no host of the job
 window.py        the door of a run on one host, whose workers meet
 status.py        what Status answers

@@ -1,9 +1,9 @@
-"""Who calls a door: a host of the job, which says so in the metadata of its calls, or anybody else.
+"""Who calls a door: hosts of the job at one, which say who they are in the metadata of their calls; clients at another.
 
 Rules:
   - Each host has one stream of each kind for the life of a run. A second one is refused, whoever opens it: two streams
     would take each other's messages.
-  - All others share OUTSIDE_STREAMS_MAX streams, so that however many there are, the hosts find a thread.
+  - All clients share OUTSIDE_STREAMS_MAX streams, each for a bounded time: what they hold of memory is bounded, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import grpc
 from thalweg_cluster.hosts.checks import Refusal, RefusedError
 
 HOST_KEY = "thalweg-host"
-"""Under this key of the metadata a server of the job says which host it is."""
+"""Under this key of the metadata a server of the job says which host it is; at the hosts' door, whose token it has."""
 HOST_STREAMS = ("Push", "Pull", "Attend")
 FETCHES_MAX = 8
 """How many Pulls without `follow` a host makes at the same time."""
@@ -26,38 +26,28 @@ SHORT_CALLS_MAX = 16
 """Status and Health, and what is only refused."""
 
 
-class Callers:
-    """Of one door."""
+class Hosts:
+    """The callers of a hosts' door."""
 
     def __init__(self, host: int, hosts: int) -> None:
         """The door is that of `host`, of so many."""
         self._others = [other for other in range(hosts) if other != host]
-        self._outside = threading.BoundedSemaphore(OUTSIDE_STREAMS_MAX)
         self._lock = threading.Lock()
         self._taken: set[tuple[str, int]] = set()
 
     @property
     def calls_max(self) -> int:
         """How many calls are answered at the same time."""
-        return len(self._others) * (len(HOST_STREAMS) + FETCHES_MAX) + OUTSIDE_STREAMS_MAX + SHORT_CALLS_MAX
-
-    def host_of(self, context: grpc.ServicerContext) -> int | None:
-        """The host that calls; None: somebody else. RefusedError where the job has no such other host."""
-        said = dict(context.invocation_metadata() or ()).get(HOST_KEY)
-        if said is None:
-            return None
-        known = {str(host): host for host in self._others}
-        if said not in known:
-            expected = f"one of {', '.join(known)}" if known else "none, since the job has no other host"
-            raise _invalid(f"{HOST_KEY} (metadata): expected {expected}; found {said!r}")
-        return known[said]
+        return len(self._others) * (len(HOST_STREAMS) + FETCHES_MAX) + SHORT_CALLS_MAX
 
     def host(self, context: grpc.ServicerContext) -> int:
-        """The host that calls. RefusedError where it is none."""
-        host = self.host_of(context)
-        if host is None:
-            raise _invalid(f"{HOST_KEY} (metadata): expected a host of the job; found nothing")
-        return host
+        """The host that calls. RefusedError where the job has no such other host."""
+        said = dict(context.invocation_metadata() or ()).get(HOST_KEY)
+        known = {str(host): host for host in self._others}
+        if said not in known:
+            found = "nothing" if said is None else repr(said)
+            raise _invalid(f"{HOST_KEY} (metadata): expected one of {', '.join(known)}; found {found}")
+        return known[said]
 
     def take(self, host: int, stream: str) -> None:
         """The host's stream of a kind begins. RefusedError where it has one."""
@@ -67,18 +57,31 @@ class Callers:
                 raise RefusedError(Refusal(grpc.StatusCode.ALREADY_EXISTS, details))
             self._taken.add((stream, host))
 
+
+class Outsiders:
+    """The callers of a clients' door."""
+
+    def __init__(self, stream_s: float) -> None:
+        """`stream_s`: how long a stream of theirs may last."""
+        self._stream_s = stream_s
+        self._room = threading.BoundedSemaphore(OUTSIDE_STREAMS_MAX)
+
     @contextmanager
-    def outside(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Within the block somebody else's stream lasts. RefusedError where there are too many."""
-        if not self._outside.acquire(blocking=False):
+    def stream(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Within the block a client's stream lasts, and no longer than its time. RefusedError if there are too many."""
+        if not self._room.acquire(blocking=False):
             expected = f"at most {OUTSIDE_STREAMS_MAX} streams of others than hosts at the same time"
             raise RefusedError(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"expected {expected}; found one more"))
+        over = threading.Timer(self._stream_s, context.cancel)
+        over.daemon = True
         released = threading.Lock()
 
         def release() -> None:
             if released.acquire(blocking=False):
-                self._outside.release()
+                over.cancel()
+                self._room.release()
 
+        over.start()
         # The block does not end where the client is gone while gRPC sends to it.
         if not context.add_callback(release):
             release()

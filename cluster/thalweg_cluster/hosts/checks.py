@@ -12,9 +12,12 @@ from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX, Shards
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import WireFormat, make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
+from thalweg_proto.names import SAFE, is_safe
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.wire import Bytes, pack_block
 
+NAME_CHARACTERS_MAX = 255
+"""No name of ours is as long: of a longer one that comes in no more is looked at."""
 FORMAT_NAMES: Mapping[int, str] = {pb.FLOAT32: "float32", pb.BFLOAT16: "bfloat16", pb.INT8: "int8", pb.TOPK: "topk"}
 FORMAT_NUMBERS: Mapping[str, Any] = {name: number for number, name in FORMAT_NAMES.items()}
 
@@ -79,6 +82,8 @@ def check_names(protocol_version: int, job_id: str, generation: int, expected: E
     if refusal is not None:
         return refusal
     if job_id != expected.job_id:
+        if not is_safe(job_id[:NAME_CHARACTERS_MAX]):
+            return _invalid("job_id", SAFE, repr(job_id))
         return Refusal(grpc.StatusCode.NOT_FOUND, f"job_id: expected {expected.job_id!r}; found {job_id!r}")
     if generation != expected.generation:
         hint = "Status gives the present one"

@@ -43,8 +43,10 @@ class OutsidePushes:
             found = f"[{header.begin}, {header.end})"
             raise ProtocolError(f"begin, end: expected elements that were not sent yet; found {found}")
         block = self._gradient[elements]
-        sent_format(header.format, self._expected.gradients).decode(data, block)
-        if not all_finite(block):
+        with np.errstate(all="ignore"):  # what is not finite is found
+            sent_format(header.format, self._expected.gradients).decode(data, block)
+            finite = all_finite(block)
+        if not finite:
             at = int(np.flatnonzero(~np.isfinite(block))[0])
             raise ProtocolError(f"data: expected finite numbers; found {block[at]} as element {header.begin + at}")
         self._sent[elements] = True

@@ -16,11 +16,15 @@ from typing import Any
 
 import grpc
 
+from thalweg_cluster.hosts.answering import Behind
 from thalweg_cluster.hosts.callers import FETCHES_MAX, HOST_KEY
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
-from thalweg_cluster.hosts.door import SERVICES, TRANSPORT, Behind, keepalive
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
+from thalweg_cluster.hosts.hosts_door import SERVICES
+from thalweg_cluster.hosts.listener import TRANSPORT, channel_credentials, keepalive
 from thalweg_cluster.hosts.streams import Outbox
+from thalweg_cluster.security.run import RunSecurity
+from thalweg_cluster.security.tokens import bearer
 from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto.errors import ProtocolError, ServerError
 from thalweg_proto.formats import make_format
@@ -56,10 +60,12 @@ class Peers:
         *,
         connect_s: float,
         patience_s: float,
+        security: RunSecurity,
         wire: WireBytes | None = None,
     ) -> None:
-        """`connect_s`, `patience_s`: as in ServedSpec; `wire` counts what comes."""
+        """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes."""
         self._wire = wire or WireBytes()
+        self._tls = security.tls
         self._options = [*_OPTIONS, *keepalive(patience_s)]
         self._connect_s = connect_s
         self._expected = expected
@@ -67,7 +73,7 @@ class Peers:
         self._channels: list[grpc.Channel] = []
         self._newest: dict[int, Callable[..., Any]] = {}  # Pull, by owner
         self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
-        self._me = ((HOST_KEY, str(expected.host)),)  # metadata of the calls
+        self._me = ((HOST_KEY, str(expected.host)), bearer(security.token))  # metadata of the calls
         self._closed = False
         self._listening: list[threading.Thread] = []
         self._attending: threading.Thread | None = None  # hears the lead
@@ -82,11 +88,7 @@ class Peers:
         Raises ServerError where one does not answer or is another one, with both addresses.
         """
         expected = self._expected
-        channels = {
-            host: grpc.insecure_channel(address, options=self._options)
-            for host, address in enumerate(addresses)
-            if host != expected.host
-        }
+        channels = {host: self._channel(address) for host, address in enumerate(addresses) if host != expected.host}
         self._channels = list(channels.values())
         if self.to_lead is not None:
             # First, so that the lead can be told of what fails after.
@@ -96,6 +98,11 @@ class Peers:
         for host in self.gradients:
             self._open_push(host, channels[host])
             self._open_pull(host, channels[host])
+
+    def _channel(self, address: str) -> grpc.Channel:
+        if self._tls is None:
+            return grpc.insecure_channel(address, options=self._options)
+        return grpc.secure_channel(address, channel_credentials(self._tls), options=self._options)
 
     def _try(self, channels: Mapping[int, grpc.Channel], addresses: Sequence[str]) -> None:
         """Asks each peer for its status, all at the same time. ServerError names all that are wrong."""

@@ -1,8 +1,8 @@
 """The server of one host: its workers on one side, the other hosts' servers on the other, one thread that decides.
 
-    workers of this host --- Unix socket, shared memory ---.
-                                                            > the thread that decides: flow, and on host 0 the lead
-    servers of other hosts --- gRPC: door.py, peers.py ----'
+    workers of this host --- Unix socket, shared memory ------.
+    servers of other hosts - gRPC: hosts_door.py, peers.py ----> the thread that decides: flow, and on host 0 the lead
+    clients ---------------- gRPC: clients_door.py -----------'
 
 Rules:
   - Whatever comes from another thread is an event in one queue. Who reads the queue is the only one to change anything.
@@ -32,14 +32,15 @@ from thalweg_cluster.checkpoints.state import RESIDUAL, WORKER, ShardState, Trai
 from thalweg_cluster.hosts import events
 from thalweg_cluster.hosts.barrier_flow import BarrierFlow
 from thalweg_cluster.hosts.checks import Expected
-from thalweg_cluster.hosts.door import GrpcDoor
+from thalweg_cluster.hosts.clients_door import ClientsDoor
 from thalweg_cluster.hosts.events import Event
 from thalweg_cluster.hosts.flow import Flow, Name
+from thalweg_cluster.hosts.hosts_door import HostsDoor
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.snapshot import snapshot
-from thalweg_cluster.hosts.spec import ServedSpec
+from thalweg_cluster.hosts.spec import Doors, ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.rules import Slot, make_rule
@@ -115,9 +116,21 @@ class HostServer:
             parameters=self.parameters_format,
         )
         self._wire = WireBytes()
-        self._grpc = GrpcDoor(f"{spec.bind}:0", self._expected, self, patience_s=spec.patience_s, wire=self._wire)
-        self._peers = Peers(self._expected, self, connect_s=spec.connect_s, patience_s=spec.patience_s, wire=self._wire)
-        self._addresses: Sequence[str] = [f"{spec.bind}:{self._grpc.port}"]
+        security, patience_s = spec.security, spec.patience_s
+        self._grpc = HostsDoor(
+            spec.bind, self._expected, self, guard=security.hosts, patience_s=patience_s, wire=self._wire
+        )
+        self._clients = ClientsDoor(spec.bind, self._expected, self, guard=security.clients, patience_s=patience_s)
+        self._peers = Peers(
+            self._expected,
+            self,
+            connect_s=spec.connect_s,
+            patience_s=patience_s,
+            security=security,
+            wire=self._wire,
+        )
+        clients = f"{spec.bind}:{self._clients.port}"
+        self._doors = [Doors(clients, f"{spec.bind}:{self._grpc.port}" if self._grpc.port else clients)]
         moved = self.size * FLOAT_BYTES
         self.account = Account(
             spec.step, first=start.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved
@@ -167,20 +180,21 @@ class HostServer:
 
     # The run
 
-    def open(self) -> str:
-        """Starts to answer; returns the address of the gRPC server."""
+    def open(self) -> Doors:
+        """Starts to answer; returns the addresses of the gRPC doors."""
         self._grpc.open()
-        return self._addresses[0]
+        self._clients.open()
+        return self._doors[0]
 
-    def serve(self, addresses: Sequence[str]) -> RunResult:
+    def serve(self, doors: Sequence[Doors]) -> RunResult:
         """Runs the job to its end, to `stop`, or to a failure, which the result then names.
 
-        addresses: of the gRPC servers of all hosts, by host
+        doors: of all hosts, by host
         """
         error = None
         try:
-            self._addresses = addresses
-            self._peers.connect(addresses)
+            self._doors = list(doors)
+            self._peers.connect([each.hosts for each in doors])
             with np.errstate(all="ignore"):  # what is not finite is found, and named, at the update
                 self._loop()
             if self._lead is not None:
@@ -200,6 +214,7 @@ class HostServer:
                 self._saver.close()
             self._peers.take_leave()
             self._grpc.close()
+            self._clients.close()
             self._peers.close()
         if self._lead is not None:
             error = self._lead.error or error
@@ -220,7 +235,7 @@ class HostServer:
         host, last = self.spec.host, traceback.extract_tb(failure.__traceback__)[-1]
         begin, end = self.shards.bounds[host]
         return ServerError(
-            f"the server of host {host} at {self._addresses[host]} broke at step {self._step}, with shard "
+            f"the server of host {host} at {self._doors[host].hosts} broke at step {self._step}, with shard "
             f"[{begin}, {end}): {type(failure).__name__}: {failure} ({Path(last.filename).name}, line {last.lineno}). "
             f"This is a mistake in Thalweg, not in the job; the traceback is in the log of that process."
         )
@@ -274,10 +289,10 @@ class HostServer:
 
     def _lost(self, host: int, found: str) -> ServerError:
         begin, end = self.shards.bounds[host]
-        address = self._addresses[host] if host < len(self._addresses) else "unknown address"
+        address = self._doors[host].hosts if host < len(self._doors) else "unknown address"
         return ServerError(
             f"host {host} at {address} is gone at step {self._step}, with shard [{begin}, {end}): {found} "
-            f"(noticed by host {self.spec.host} at {self._addresses[self.spec.host]})"
+            f"(noticed by host {self.spec.host} at {self._doors[self.spec.host].hosts})"
         )
 
     # Workers
@@ -495,7 +510,8 @@ class HostServer:
 
     def status(self) -> pb.StatusReply:
         spec = self.spec
-        return status_of(self._expected, spec.step, spec.layout, self._addresses, version=self._flow.version)
+        clients = [each.clients for each in self._doors]
+        return status_of(self._expected, spec.step, spec.layout, clients, version=self._flow.version)
 
     def stop(self) -> None:
         """Ends the run soon; `serve` returns with `cancelled`. Nothing where it has ended."""

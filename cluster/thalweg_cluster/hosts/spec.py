@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from thalweg_cluster.checkpoints.saver import SaveSpec
+from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.step import StepSpec
 from thalweg_cluster.summation import Range, subtrees
 from thalweg_proto.layout import Layout
 from thalweg_proto.shares import share
 
 LOOPBACK = "127.0.0.1"
+
+
+class Doors(NamedTuple):
+    """The addresses of a server's gRPC doors, for clients and for other hosts; where there are none, both are one."""
+
+    clients: str
+    hosts: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,8 @@ class ServedSpec:
 
     host:         which one it is
     address:      name of the abstract Unix socket on which it waits for its host's workers
-    bind:         the IP address that its gRPC server listens on
+    bind:         the IP address that its gRPC doors listen on
+    security:     what they ask for
     wire:         the format of gradients between hosts; `wire_fraction` is topk's
     wire_parameters: the format of parameters
     block:        elements of a block; None: what fits the shards' size
@@ -62,6 +72,7 @@ class ServedSpec:
     topology: Topology
     step: StepSpec
     bind: str = LOOPBACK
+    security: RunSecurity = field(default_factory=RunSecurity)
     wire: str = "float32"
     wire_fraction: float | None = None
     wire_parameters: str = "float32"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.checks import Expected
-from thalweg_cluster.hosts.door import GrpcDoor
+from thalweg_cluster.hosts.clients_door import ClientsDoor
 from thalweg_cluster.hosts.events import Event, OutsidePush
 from thalweg_cluster.hosts.snapshot import snapshot
 from thalweg_cluster.hosts.spec import LOOPBACK
@@ -35,7 +35,7 @@ class Window:
             gradients=exact,
             parameters=exact,
         )
-        self._door = GrpcDoor(f"{LOOPBACK}:0", self._expected, self)
+        self._door = ClientsDoor(LOOPBACK, self._expected, self, guard=server.spec.guard)
         self.address = f"{LOOPBACK}:{self._door.port}"
 
     def open(self) -> None:

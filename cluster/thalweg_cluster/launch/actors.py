@@ -21,13 +21,15 @@ from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
-from thalweg_cluster.hosts.spec import LOOPBACK, ServedSpec
+from thalweg_cluster.hosts.spec import LOOPBACK, Doors, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.room import wait_for_room
 from thalweg_cluster.launch.steps import step_spec
 from thalweg_cluster.metrics import serve_metrics
+from thalweg_cluster.security.given import Given
+from thalweg_cluster.security.run import RunSecurity, between_hosts, on_loopback
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_cluster.step import HostStep, StepSpec
@@ -41,9 +43,9 @@ SWITCH_S = 2e-4
 
 @dataclass(frozen=True)
 class Opened:
-    """address: of the gRPC server; metrics_port: of /metrics."""
+    """doors: of gRPC; metrics_port: of /metrics."""
 
-    address: str
+    doors: Doors
     metrics_port: int
 
 
@@ -73,13 +75,13 @@ class ServerActor:
             return Opened(self._server.open(), self._port)
         assert self._window is not None  # made with such a server
         self._window.open()
-        return Opened(self._window.address, self._port)
+        return Opened(Doors(self._window.address, self._window.address), self._port)
 
     def serve(self, *opened: Opened) -> RunResult:
         """`opened`: what the servers of all hosts have opened, by host."""
         if isinstance(self._server, HostServer):
             prefer_short_turns()
-            return self._server.serve([each.address for each in opened])
+            return self._server.serve([each.doors for each in opened])
         return self._server.serve()
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
@@ -100,6 +102,7 @@ class Run:
     opened:  references to what each server has opened, by host
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
+    ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
 
     server: Any
@@ -109,6 +112,7 @@ class Run:
     placement: Placement
     group: PlacementGroup
     actors: list[Any]
+    ca: bytes | None
 
     def close(self) -> None:
         """Ends all actors and gives their resources back."""
@@ -118,10 +122,11 @@ class Run:
         remove_placement_group(self.group)
 
 
-def start(preparation: Preparation, place: str) -> Run:
+def start(preparation: Preparation, place: str, given: Given) -> Run:
     """Starts the servers and the workers; they train as soon as all are up.
 
     place: of the checkpoints, a path or a URL
+    given: to the doors
 
     InputError where the cluster has too few nodes for the servers, RunError where others use its CPUs.
     """
@@ -134,7 +139,9 @@ def start(preparation: Preparation, place: str) -> Run:
         remove_placement_group(group)
         raise
     step = step_spec(job, preparation.lengths, preparation.chunks)
-    specs = _server_specs(preparation, placement, step, place)
+    hosts = placement.topology.hosts
+    security = between_hosts(given, placement.addresses) if hosts > 1 else on_loopback(given)
+    specs = _server_specs(preparation, placement, step, place, security)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_server: Any = ray.remote(ServerActor)
     begin = ray.put(preparation.start(placement.topology.hosts))
@@ -152,7 +159,7 @@ def start(preparation: Preparation, place: str) -> Run:
         worker.run.remote(specs[placement.topology.host_of(rank)].address, opened[placement.topology.host_of(rank)])
         for rank, worker in enumerate(workers)
     ]
-    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers])
+    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers], security.ca)
 
 
 def _placement(group: PlacementGroup, servers: int) -> Placement:
@@ -164,7 +171,7 @@ def _placement(group: PlacementGroup, servers: int) -> Placement:
 
 
 def _server_specs(
-    preparation: Preparation, placement: Placement, step: StepSpec, place: str
+    preparation: Preparation, placement: Placement, step: StepSpec, place: str, security: RunSecurity
 ) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
@@ -190,6 +197,7 @@ def _server_specs(
                 step=step,
                 save=save,
                 lease_s=job.cluster.lease_s,
+                guard=security.clients,
                 metrics_port=job.metrics.port,
             )
         ]
@@ -202,6 +210,7 @@ def _server_specs(
             topology=placement.topology,
             step=step,
             bind=placement.addresses[host] if placement.topology.hosts > 1 else LOOPBACK,
+            security=security,
             wire=job.cluster.wire,
             wire_fraction=job.cluster.wire_fraction,
             wire_parameters=job.cluster.wire_parameters,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +43,24 @@ class Preparation:
     chunks: int
 
 
-def prepare(draft: Draft, out: Path, cores: int | None, checkpoint: Checkpoint | None = None) -> Preparation:
+def prepare(
+    draft: Draft,
+    out: Path,
+    cores: int | None,
+    others: Sequence[Problem] = (),
+    *,
+    checkpoint: Checkpoint | None = None,
+) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
     cores:      of this machine, where the Ray cluster will be one of our own; None where it is there already
+    others:     what was found wrong elsewhere, to be told with the rest
     checkpoint: what the run goes on from; None: a new one
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
     job = draft.job
-    problems = [*draft.problems, *check_supported(draft), *check_folder(out)]
+    problems = [*draft.problems, *others, *check_supported(draft), *check_folder(out)]
     if cores is not None and draft.right("cluster.workers"):
         problems += check_local(job.cluster.workers, cores)
     seed = job.seed if draft.right("seed") else 0  # what is wrong does not depend on it

@@ -26,6 +26,7 @@ from thalweg_cluster.reporting.closing import print_closing
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.reporting.progress import progress_view
 from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.job import job_to_toml
 
@@ -52,13 +53,16 @@ class _Outcome:
     servers: int
 
 
-def train(preparation: Preparation, out: Path, console: Console, *, address: str | None, started_at: float) -> int:
+def train(
+    preparation: Preparation, out: Path, console: Console, *, address: str | None, given: Given, started_at: float
+) -> int:
     """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
 
     A process that dies costs the steps since the newest checkpoint: new ones go on from there, to the same bits, as
     often as the job allows.
 
     address:    of the Ray cluster; None for one of our own
+    given:      to the doors
     started_at: when the command was given, in seconds since 1970
 
     Raises InputError where the Ray cluster does not take the job, RunError where it has no room now; nothing was
@@ -75,10 +79,10 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
         folder.write_job(job_to_toml(job))
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
-        outcome = _attempt(preparation, folder, console)
+        outcome = _attempt(preparation, folder, console, given)
         while outcome.losses and failures.may_go_on(outcome.losses):
             preparation = _after(outcome, failures, preparation, folder, console)
-            outcome = _attempt(preparation, folder, console)
+            outcome = _attempt(preparation, folder, console, given)
     error = outcome.error
     if outcome.losses and failures.times:
         error = f"{error}\n{failures.describe()}"
@@ -99,11 +103,13 @@ def train(preparation: Preparation, out: Path, console: Console, *, address: str
     return EXIT_STATUS[summary["state"]]
 
 
-def _attempt(preparation: Preparation, folder: RunFolder, console: Console) -> _Outcome:
+def _attempt(preparation: Preparation, folder: RunFolder, console: Console, given: Given) -> _Outcome:
     """From the start of all processes to their end."""
-    run = start(preparation, checkpoint_place(preparation.job, folder.path))
+    run = start(preparation, checkpoint_place(preparation.job, folder.path), given)
     topology = run.placement.topology
     try:
+        if run.ca is not None:
+            folder.write_ca(run.ca)
         result, error, losses = _watched(run, preparation, folder, console)
         if result is not None:
             folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
@@ -178,7 +184,7 @@ def _watched(
         try:
             opened = ray.get(run.opened[0])
             console.print(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics", highlight=False)
-            console.print(f"parameters at {opened.address} (gRPC)", highlight=False)
+            console.print(f"parameters at {opened.doors.clients} (gRPC)", highlight=False)
             _show(run, preparation, folder, console)
         except KeyboardInterrupt:
             interrupted = True

@@ -54,7 +54,7 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
-        for name in ("summary.json", "weights.safetensors"):
+        for name in ("summary.json", "weights.safetensors", "ca.pem"):
             (path / name).unlink(missing_ok=True)
         self.rewind(first)
 
@@ -70,6 +70,10 @@ class RunFolder:
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""
         self._write("job.toml", toml.encode())
+
+    def write_ca(self, pem: bytes) -> None:
+        """The authority that clients of the run have to trust."""
+        self._write("ca.pem", pem)
 
     def append_rows(self, rows: Iterable[Row]) -> None:
         """A line of metrics.jsonl for each row."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from thalweg_cluster.checkpoints.saver import SaveSpec
+from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.layout import Layout
 
@@ -16,6 +17,7 @@ class ServerSpec:
     address:      name of the abstract Unix socket on which it waits for its host's workers
     save:         where checkpoints go; None: nowhere
     lease_s:      how long a worker may at least be at one piece of work (leases.py)
+    guard:        what its gRPC door on loopback asks for
     metrics_port: of /metrics on loopback; 0: a free one
     """
 
@@ -26,6 +28,7 @@ class ServerSpec:
     step: StepSpec
     save: SaveSpec | None = None
     lease_s: float = 30.0
+    guard: Guard = field(default_factory=Guard)
     metrics_port: int = 0
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
+
+from thalweg_proto.names import SAFE, holds_control, is_safe
 
 WHOLE_MAX = 2**63 - 1
 TEXT_BYTES_MAX = 4096  # PATH_MAX of Linux
@@ -158,8 +159,7 @@ class Text:
     def read(self, value: object, folder: Path) -> str:
         if not isinstance(value, str) or not value:
             raise MismatchError
-        # Unicode's categories C* are the control, format, surrogate and unassigned characters.
-        if any(unicodedata.category(character).startswith("C") for character in value):
+        if holds_control(value):
             raise MismatchError("it holds a control character")
         if len(value.encode()) > TEXT_BYTES_MAX:
             raise MismatchError(f"it is longer than {TEXT_BYTES_MAX} bytes")
@@ -170,11 +170,11 @@ class Text:
 class Name:
     """Text that is safe as a part of a file name."""
 
-    expected: str = 'a name without "/", "\\", ".." or control characters, and not beginning with "." or "-"'
+    expected: str = f'{SAFE}, and not beginning with "." or "-"'
 
     def read(self, value: object, folder: Path) -> str:
         name = Text().read(value, folder)
-        if "/" in name or "\\" in name or ".." in name or name[0] in ".-" or name != name.strip():
+        if not is_safe(name) or name[0] in ".-" or name != name.strip():
             raise MismatchError
         if len(name.encode()) > NAME_BYTES_MAX:
             raise MismatchError(f"it is longer than {NAME_BYTES_MAX} bytes")

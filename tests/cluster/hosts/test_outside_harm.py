@@ -69,3 +69,10 @@ def test_what_was_begun_is_answered(pushes):
     whole.answer("verdict")
     assert whole.verdict.result(0) == "verdict"
     assert np.array_equal(whole.gradient, np.zeros(SIZE))
+
+
+def test_numbers_whose_squares_overflow_come_in_without_a_warning(pushes):
+    """They are finite; whoever listens for warnings as errors must not lose the push."""
+    data = memoryview(np.full(SIZE, 1e30, dtype="<f4").tobytes())
+    whole = pushes.add(pb.BlockHeader(begin=0, end=SIZE, format=pb.FLOAT32), data)
+    assert np.array_equal(whole.gradient, np.full(SIZE, 1e30, dtype=np.float32))
