@@ -208,7 +208,7 @@ def test_a_client_that_hangs_in_the_middle_of_a_push_gives_its_stream_back():
             hanging.idle(part())
         assert refusal(job, PULL, pull_request().SerializeToString())[0] is StatusCode.RESOURCE_EXHAUSTED
         proxy.hang()
-        streams = job.run.servers[0]._grpc._callers._outside
+        streams = job.run.servers[0]._clients._outsiders._room
         for _ in range(OUTSIDE_STREAMS_MAX):
             assert streams.acquire(timeout=TIMEOUT_S)
         for _ in range(OUTSIDE_STREAMS_MAX):
@@ -398,11 +398,11 @@ def test_hosts_pull_in_the_format_of_the_job_and_others_exactly():
     """In async, of what a host owns: the same blocks, in bfloat16 for the other host, in float32 for anybody else."""
     of_server = {"block": CHUNK, "wire_parameters": "bfloat16"}
     with standing(**ASYNC | {"workers": [1, 1], "of_server": of_server}, step=3) as job:
-        for server, client in enumerate(job.clients):
+        for server, clients in enumerate(zip(job.clients, job.hosts, strict=True)):
             request, shards = pull_request().SerializeToString(), job.run.servers[server].shards
             of_others, of_host = (
                 [pb.Block.FromString(answer) for answer in client.call(PULL, request, metadata=metadata)]
-                for metadata in ((), [("thalweg-host", str(1 - server))])
+                for client, metadata in zip(clients, ((), [("thalweg-host", str(1 - server))]), strict=True)
             )
             owned = [shards.blocks[index][:2] for index in shards.owned_by(server)]
             assert len(owned) > 1
