@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: train test bench bench-net lint types protos protos-check wheel compare clean help
+.PHONY: train test test-slow bench bench-net lint types protos protos-check wheel compare clean help
 
 help:                ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -13,8 +13,11 @@ help:                ## what there is
 train: $(VENV)/.train  ## train a small network on handwritten digits, with two workers
 	$(BIN)/thalweg train cluster/jobs/digits.toml
 
-test: $(VENV)/.dev    ## all tests but the opt-in ones
+test: $(VENV)/.dev    ## the tests, but for those that take minutes
 	$(BIN)/pytest
+
+test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minutes, on real Ray
+	$(BIN)/pytest -m slow
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json

@@ -13,6 +13,8 @@ import pytest
 from tests.scenarios.conftest import REPOSITORY, THALWEG, environment
 from tests.scenarios.test_readme import BLOCKS
 
+pytestmark = pytest.mark.slow
+
 LINES_MAX = 40
 ASYNC = ("train.consistency=async", "optimizer.learning_rate=0.001", "optimizer.momentum=0.0")
 TENSORS = """\

@@ -9,6 +9,8 @@ from tests.scenarios.conftest import actors, ended, until
 
 from thalweg_cluster.checkpoints import FileStore, newest
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4000
 JOB = (f"train.steps={STEPS}", "train.eval_every=400", "checkpoint.every_steps=400")
 

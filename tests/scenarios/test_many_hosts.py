@@ -16,7 +16,7 @@ from tests.hosts.ray_hosts import RayHosts
 from tests.scenarios.conftest import DIGITS, Finished
 from tests.scenarios.test_readme import BLOCKS
 
-pytestmark = needs_hosts
+pytestmark = [pytest.mark.slow, needs_hosts]
 
 # 64 x 256 + 256 x 128 + 128 x 10 weights: seven chunks, so that each of three hosts owns some.
 JOB = DIGITS.replace("hidden = [32]", "hidden = [256, 128]")

@@ -13,6 +13,8 @@ from tests.scenarios.conftest import actors, ended
 
 from thalweg_cluster.checkpoints import FileStore, newest
 
+pytestmark = pytest.mark.slow
+
 
 def newest_step(folder):
     checkpoint, refused = newest(FileStore(folder / "checkpoints"))

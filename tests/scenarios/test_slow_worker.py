@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.benchmarks.slow_worker import share_of_others
 
+pytestmark = pytest.mark.slow
+
 WORKERS, MS, SLOWDOWN = 4, 20.0, 10.0
 STALENESS = 8
 """While the slow worker computes a microbatch the others do 30, which is 7.5 steps of 4."""
