@@ -13,7 +13,7 @@ from thalweg_cluster.security.certificates import make_certificates
 from thalweg_cluster.security.given import Given, read_given
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.security.run import RunSecurity, between_hosts, on_loopback
-from thalweg_cluster.security.tokens import Right
+from thalweg_cluster.security.tokens import Right, Tokens
 from thalweg_proto.errors import InputError
 
 MADE, OTHER = make_certificates(["127.0.0.1"]), make_certificates(["127.0.0.1"])
@@ -162,8 +162,7 @@ def test_a_run_on_several_hosts_makes_its_own():
     assert first.tls.ca != second.tls.ca
     assert first.hosts.tokens.right_of(first.token) is Right.FULL
     assert first.hosts.tls.ca is not None  # mutual
-    assert first.clients.tokens is not None
-    assert first.clients.tokens.right_of(first.token) is None
+    assert first.clients.tokens == Tokens.of()
     assert first.clients.tls == replace(first.tls, ca=None)
     assert first.ca == first.tls.ca
     assert first.token not in repr(first)
