@@ -148,7 +148,8 @@ def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..
         folder = tmp_path / "out"
         sets = [part for override in overrides for part in ("--set", override)]
         command: Any = subprocess.Popen(
-            [*THALWEG, "train", str(job), "--out", str(folder), *sets],
+            # Where these tests run in the background of a script, SIGINT is ignored, and so it would be here.
+            ["env", "--default-signal=INT", *THALWEG, "train", str(job), "--out", str(folder), *sets],
             env=environment(RAY_ADDRESS=ray_address),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
