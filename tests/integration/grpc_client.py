@@ -134,10 +134,10 @@ class Standing:
     """
 
     def __init__(self, *, at: Literal["join", "step", "evaluation"] = "step", step: int = 1, **options: Any) -> None:
-        self._reached, self._may_go = threading.Event(), threading.Event()
+        self._standing, self._may_go = threading.Semaphore(0), threading.Event()
 
         def stand() -> None:
-            self._reached.set()
+            self._standing.release()
             assert self._may_go.wait(TIMEOUT_S)
 
         class Stands(Engine):
@@ -156,7 +156,12 @@ class Standing:
                 return super().evaluate(parameters, batch)
 
         self.run: LocalRun = start_locally(engine=Stands, **options)
-        assert self._reached.wait(TIMEOUT_S)
+        workers = options.get("workers", 2)
+        # One worker evaluates, since the held-out set is one chunk. At a step it takes all of them: until the last one
+        # stands, the parameters may change.
+        expected = 1 if at == "evaluation" else workers if isinstance(workers, int) else sum(workers)
+        for _ in range(expected):
+            assert self._standing.acquire(timeout=TIMEOUT_S)
         self.clients = [Client(address) for address in self.run.addresses]
         self.hosts = [Client(address, token=RUN_TOKEN) for address in self.run.hosts_addresses]
 
