@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from time import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from thalweg_proto.errors import InputError, Problem, ThalwegError, attempt
+
+if TYPE_CHECKING:
+    from thalweg_cluster.security.given import Given
 
 EXIT_INTERRUPTED = 130
 STARTED_AT = time()
@@ -56,6 +59,20 @@ def reported() -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
+def where() -> tuple[str | None, int | None]:
+    """The address of the Ray cluster; or, where it will be one of our own, None and the cores of this machine."""
+    address = os.environ.get("RAY_ADDRESS") or None
+    return address, len(os.sched_getaffinity(0)) if address is None else None
+
+
+def to_doors(*, insecure: bool) -> tuple[Given, list[Problem]]:
+    """What the environment gives to the doors, and what is wrong with it."""
+    from thalweg_cluster.security.given import Given, read_given
+
+    problems: list[Problem] = []
+    return attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given(), problems
+
+
 @app.callback()
 def thalweg() -> None:
     """Distributed data-parallel SGD: exact for any number of workers."""
@@ -91,14 +108,11 @@ def train(
         # After each step what takes longer to import: what cannot be read at all is answered without NumPy, and a
         # mistake without Ray.
         from thalweg_cluster.launch.preparation import prepare
-        from thalweg_cluster.security.given import Given, read_given
 
-        address = os.environ.get("RAY_ADDRESS") or None
-        cores = len(os.sched_getaffinity(0)) if address is None else None
+        address, cores = where()
         name = draft.job.name if draft.right("name") else ""
         folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
-        problems: list[Problem] = []
-        given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
+        given, problems = to_doors(insecure=insecure)
         preparation = prepare(draft, folder, cores, problems)
         from thalweg_cluster.launch.train import train as run
 
@@ -128,12 +142,8 @@ def resume(
         from thalweg_cluster.launch.preparation import prepare
 
         draft = found.draft(set_ or [])
-        address = os.environ.get("RAY_ADDRESS") or None
-        cores = len(os.sched_getaffinity(0)) if address is None else None
-        from thalweg_cluster.security.given import Given, read_given
-
-        problems: list[Problem] = []
-        given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
+        address, cores = where()
+        given, problems = to_doors(insecure=insecure)
         preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint)
         from thalweg_cluster.launch.train import finished, train
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.checkpoints import Checkpoint, TrainingState
+from thalweg_cluster.checkpoints import Checkpoint, Manifest, TrainingState
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.local import LocalRule
 from thalweg_cluster.hosts.server import HostServer
@@ -186,13 +186,14 @@ def start_locally(
     saving = save and SaveSpec(
         place=str(save),
         keep=100,
-        job="",
-        tensors=tuple((tensor.name, tensor.shape) for tensor in layout.tensors),
-        size=layout.size,
-        rule=step.rule,
-        slots=tuple(slot.name for slot in step.server_rule().slots),
-        hosts=hosts,
-        generation=1,
+        of=Manifest.about(
+            job="",
+            layout=layout,
+            rule=step.rule,
+            slots=(slot.name for slot in step.server_rule().slots),
+            hosts=hosts,
+            generation=1,
+        ),
     )
     sampler = Sampler(seed=0, samples=samples, batch_size=batch_size, microbatches=microbatches)
     sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(hosts)]

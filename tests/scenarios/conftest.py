@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-THALWEG = [sys.executable, "-m", "thalweg_cluster.cli"]
+# Where tests run in the background of a script, SIGINT is ignored, and so it would be in what they start.
+THALWEG = ["env", "--default-signal=INT", sys.executable, "-m", "thalweg_cluster.cli"]
 CPUS = 4
 
 DIGITS = """
@@ -148,8 +149,7 @@ def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..
         folder = tmp_path / "out"
         sets = [part for override in overrides for part in ("--set", override)]
         command: Any = subprocess.Popen(
-            # Where these tests run in the background of a script, SIGINT is ignored, and so it would be here.
-            ["env", "--default-signal=INT", *THALWEG, "train", str(job), "--out", str(folder), *sets],
+            [*THALWEG, "train", str(job), "--out", str(folder), *sets],
             env=environment(RAY_ADDRESS=ray_address),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

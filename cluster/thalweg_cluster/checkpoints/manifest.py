@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -88,6 +89,24 @@ class Manifest:
     hosts: int
     files: tuple[ShardFile, ...]
     format: int = FORMAT
+
+    @classmethod
+    def about(
+        cls, *, job: str, layout: Layout, rule: str, slots: Iterable[str], hosts: int, generation: int
+    ) -> Manifest:
+        """What all checkpoints of a run have in common: no step yet, and no files."""
+        return cls(
+            step=0,
+            version=0,
+            generation=generation,
+            job=job,
+            tensors=tuple((tensor.name, tensor.shape) for tensor in layout.tensors),
+            size=layout.size,
+            rule=rule,
+            slots=tuple(slots),
+            hosts=hosts,
+            files=(),
+        )
 
     @property
     def layout(self) -> Layout:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from thalweg_cluster.checkpoints.manifest import Manifest, ShardFile
@@ -25,35 +25,19 @@ from thalweg_cluster.server.telemetry import Telemetry
 class SaveSpec:
     """Where and how a run saves.
 
-    place: a folder's path or a URL; "": nowhere
+    place: a folder's path or a URL
     keep:  how many of the newest are kept
-    job, tensors, size, rule, slots, hosts, generation: as in the manifest
+    of:    the manifest of each checkpoint, but for step, version and files
     """
 
     place: str
     keep: int
-    job: str
-    tensors: tuple[tuple[str, tuple[int, ...]], ...]
-    size: int
-    rule: str
-    slots: tuple[str, ...]
-    hosts: int
-    generation: int
+    of: Manifest
 
     def manifest(self, step: int, version: int, files: Sequence[ShardFile]) -> Manifest:
         """Of the checkpoint that these files make up."""
-        return Manifest(
-            step=step,
-            version=version,
-            generation=self.generation,
-            job=self.job,
-            tensors=self.tensors,
-            size=self.size,
-            rule=self.rule,
-            slots=self.slots,
-            hosts=self.hosts,
-            files=tuple(sorted(files, key=lambda file: (file.begin, file.end))),
-        )
+        in_order = tuple(sorted(files, key=lambda file: (file.begin, file.end)))
+        return replace(self.of, step=step, version=version, files=in_order)
 
 
 class Saver:
@@ -87,15 +71,13 @@ class Saver:
         state: ShardState,
         *,
         host: int,
-        index: int,
-        count: int,
         then: Callable[[ShardFile | str], None],
     ) -> None:
-        """Writes a shard; `then`, in the saver's thread, gets what the manifest says of it, or what went wrong."""
+        """Writes what `host` has; `then`, in the saver's thread, gets its line of the manifest, or what went wrong."""
 
         def save() -> None:
             try:
-                then(write_shard(self._store, step, state, host=host, index=index, count=count))
+                then(write_shard(self._store, step, state, host=host, hosts=self._spec.of.hosts))
             except OSError as error:
                 then(str(error))
 

@@ -16,13 +16,13 @@ PARAMETERS, SLOT, OF_HOST = "parameters", "state.", "host."
 """Names of arrays in a shard's file; SLOT and OF_HOST stand before a name."""
 
 
-def write_shard(store: Store, step: int, state: ShardState, *, host: int, index: int, count: int) -> ShardFile:
-    """Writes shard `index` of `count`; what the manifest has to say of it. OSError where the storage fails."""
+def write_shard(store: Store, step: int, state: ShardState, *, host: int, hosts: int) -> ShardFile:
+    """Writes what one of `hosts` hosts has; what the manifest has to say of it. OSError where the storage fails."""
     arrays = {PARAMETERS: state.parameters}
     arrays |= {SLOT + name: array for name, array in state.slots.items()}
     arrays |= {OF_HOST + name: array for name, array in state.of_host.items()}
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    name = f"shard_{index:05d}_of_{count:05d}.safetensors"
+    name = f"shard_{host:05d}_of_{hosts:05d}.safetensors"
     store.write(f"{folder_name(step)}/{name}", data)
     return ShardFile(
         name=name,

@@ -96,9 +96,8 @@ class BarrierFlow:
             self._own_leaves = [(self._host, self._host + 1)]
             others = [(h, (h, h + 1)) for h in hosts if h != self._host and self._parts.of_host[h]]
         self._incoming = {key: np.empty(end - begin, dtype=np.float32) for key in others}
-        self._newest = {
-            key: dict.fromkeys(self._own, -1) for key in others
-        }  # of each block: the step of what came last
+        # Of each block: the step of what came last.
+        self._newest = {key: dict.fromkeys(self._own, -1) for key in others}
         self._needed = len(others)
         self._plan: SumPlan | None = None if self._step.backup else sum_plan(tuple(leaf for _, leaf in self._leaves))
 

@@ -369,8 +369,6 @@ class HostServer:
             spec.step.steps_done(version),
             state,
             host=spec.host,
-            index=spec.host,
-            count=spec.topology.hosts,
             then=lambda file: self.post(events.ShardSaved(version, file)),
         )
 

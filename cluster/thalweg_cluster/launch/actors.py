@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
-from thalweg_cluster.checkpoints import TrainingState
+from thalweg_cluster.checkpoints import Manifest, TrainingState
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
@@ -175,17 +175,17 @@ def _server_specs(
 ) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
-    rule = step.server_rule()
     save = SaveSpec(
         place=place,
         keep=job.checkpoint.keep,
-        job=job_to_toml(job),
-        tensors=tuple((tensor.name, tensor.shape) for tensor in preparation.layout.tensors),
-        size=preparation.layout.size,
-        rule=step.rule,
-        slots=tuple(slot.name for slot in rule.slots),
-        hosts=placement.topology.hosts,
-        generation=1,
+        of=Manifest.about(
+            job=job_to_toml(job),
+            layout=preparation.layout,
+            rule=step.rule,
+            slots=(slot.name for slot in step.server_rule().slots),
+            hosts=placement.topology.hosts,
+            generation=1,
+        ),
     )
     if placement.topology.hosts == 1 and step.workers_meet:
         return [

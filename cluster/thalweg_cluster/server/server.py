@@ -209,7 +209,7 @@ class Server:
             slots={slot.name: array.copy() for slot, array in zip(self._rule.slots, state, strict=True)},
             updates=version,
         )
-        saver.save_shard(step, copy, host=0, index=0, count=1, then=lambda file: saver.commit(step, version, [file]))
+        saver.save_shard(step, copy, host=0, then=lambda file: saver.commit(step, version, [file]))
 
     def _end_who_hangs(self) -> None:
         """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""

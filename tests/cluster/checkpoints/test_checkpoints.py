@@ -71,7 +71,7 @@ def save_all(folder: Path, step: int, hosts: int = 2, keep: int = 3, at=lambda p
             of_host={"residual.0": np.full(2, host, np.float32)},
             names=((step, host),),
         )
-        files.append(write_shard(store, step, state, host=host, index=host, count=hosts))
+        files.append(write_shard(store, step, state, host=host, hosts=hosts))
     manifest = Manifest(
         step=step,
         version=step,
@@ -122,7 +122,7 @@ def test_the_newest_are_kept(tmp_path):
 def test_what_another_host_writes_of_a_later_checkpoint_is_left_alone(tmp_path):
     """The manifest of step 1 comes when a shard of step 2 is there already."""
     early = ShardState(begin=0, end=1, parameters=np.zeros(1, np.float32), slots={}, updates=2)
-    write_shard(FileStore(tmp_path), 2, early, host=1, index=1, count=2)
+    write_shard(FileStore(tmp_path), 2, early, host=1, hosts=2)
     save_all(tmp_path, 1, keep=1)
     assert steps(tmp_path) == [1, 2]
 
