@@ -109,6 +109,12 @@ class StepSpec:
         """How many steps have been taken where `version` is there."""
         return min(version * self.local_steps, self.steps)
 
+    def outcome(self, version: int, *, stop_asked: bool) -> Outcome:
+        """What a version that is whole is for."""
+        if version == self.versions:
+            return Outcome.DONE
+        return Outcome.STOPPED if stop_asked else Outcome.TRAIN
+
     def evaluates(self, version: int) -> bool:
         """Whether the held-out set is evaluated with `version`."""
         return self.chunks > 0 and self._passes(version, self.eval_every)
@@ -147,23 +153,30 @@ class HostStep:
         board: Board,
         *,
         rank: int,
-        workers: int,
         copies: Copies,
     ) -> None:
-        """`copies`: how the server is asked to copy a version."""
+        """`copies`: how the server is asked to copy a version. `join` comes before the first step."""
         self._spec = spec
+        self._plan = plan
+        self._vectors = vectors
         self._board = board
         self._copies = copies
         self._rank = rank
         self._learning_rate = spec.learning_rate()
         self._weights = spec.weights()
+        self._update: UpdatePass | None = None
+
+    def join(self, place: int, members: int) -> None:
+        """This worker is number `place` of `members` from now on."""
+        self.close()
+        spec, plan = self._spec, self._plan
         self._update = UpdatePass(
             plan,
-            vectors,
+            self._vectors,
             make_rule(spec.rule, spec.rule_options),
-            chunks=share(plan.chunks, rank, workers),
-            squares=board.squares,
-            threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // workers),
+            chunks=share(plan.chunks, place, members),
+            squares=self._board.squares,
+            threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // members),
         )
 
     @property
@@ -181,6 +194,7 @@ class HostStep:
             board.halt()
 
     def _measure(self) -> None:
+        assert self._update is not None  # since `join`
         self._update.measure(self._board.version)
 
     def _take_norm(self) -> None:
@@ -189,6 +203,7 @@ class HostStep:
     def _apply(self) -> None:
         board, clip = self._board, self._spec.clip_norm
         step = board.version
+        assert self._update is not None  # since `join`
         # A norm that is not finite shortens nothing: the pass itself will find what is not finite.
         shorten = clip and clip < board.gradient_norm < math.inf
         board.finite[self._rank] = self._update.apply(
@@ -210,9 +225,7 @@ class HostStep:
             return  # the server ended the run, or is gone: the next look at its socket tells
         if not spec.clip_norm and spec.has_row(version):
             board.measured(norm(board.squares))
-        outcome = Outcome.STOPPED if board.stop_asked else Outcome.TRAIN
-        if version == spec.steps:
-            outcome = Outcome.DONE
+        outcome = spec.outcome(version, stop_asked=board.stop_asked)
         evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
         board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter())
         if outcome is Outcome.TRAIN and spec.saves(version):
@@ -220,4 +233,5 @@ class HostStep:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._update.close()
+        if self._update is not None:
+            self._update.close()

@@ -2,17 +2,20 @@
 
 Rules:
   - A field that belongs to a worker, a microbatch or a chunk is written by the one who has it in hand, before the next
-    rendezvous, and read by all after it.
+    rendezvous, and read by all after it. `busy_since`, `piece_s` and `left` may be read by anybody at any time: they
+    are hints, and nothing is wrong where one is out of date.
   - The head is written by the last to arrive at a rendezvous, before the others go on; `stop_asked` and `copied` by the
-    server alone.
-  - So no field is ever written and read at the same time, and none needs a lock.
+    server alone. Between two memberships, when nobody meets, the server writes what it wants.
+  - So no other field is ever written and read at the same time, and none needs a lock.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -21,7 +24,10 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
-_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(9)
+_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _PUSHED, _MEMBERS, _DEALT = range(8)
+_LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(8, 12)
+HISTORY: Final = 1024
+"""Of so many versions it is known how they came about."""
 
 
 class Outcome(IntEnum):
@@ -34,25 +40,37 @@ class Outcome(IntEnum):
 
 
 class Board:
-    """One host's board.
+    """One host's board, with a seat for each worker that may take part, by rank.
 
     losses:  (V,) mean loss of each microbatch of the step
-    finite:  (workers,) 1 where a worker's share of the next version is finite, 0 where it is not
-    busy_since: (workers,) when each began the piece of work that it is at (time.perf_counter); 0: it waits for others
+    done:    (V,) the step after the newest one for which the microbatch's gradient was computed; 0: none was
+    order:   (V,) the microbatches that are dealt out (deal.py), the first `dealt` of it
+    left:    (seats,) how many microbatches each has yet to begin, of those it was dealt
+    finite:  (seats,) 1 where a worker's share of the next version is finite, 0 where it is not
+    busy_since: (seats,) when each began the piece of work that it is at (time.perf_counter); 0: it waits for others
+    piece_s: (seats,) how long each took for the newest microbatch, in seconds
     squares: (chunks,) sum of the squares of the summed gradient, chunk by chunk, where the norm is wanted
     """
 
-    def __init__(self, plan: MemoryPlan, workers: int, fd: int) -> None:
+    def __init__(self, plan: MemoryPlan, seats: int, fd: int) -> None:
         """Maps the board behind `fd`, which may be closed at once."""
-        words = memoryview(mmap.mmap(fd, board_bytes(plan, workers)))
-        ends = np.cumsum([_HEAD, plan.microbatches, workers, workers, plan.chunks]) * _WORD
+        words = memoryview(mmap.mmap(fd, board_bytes(plan, seats)))
+        parts = _parts(plan, seats)
+        ends = np.cumsum(parts) * _WORD
         self._whole = words[: ends[0]].cast("q")
         self._numbers = words[: ends[0]].cast("d")
         # memoryviews: one element is read or written in a tenth of the time that NumPy takes.
-        self.losses = words[ends[0] : ends[1]].cast("d")
-        self.finite = words[ends[1] : ends[2]].cast("q")
-        self.busy_since = words[ends[2] : ends[3]].cast("d")
-        self.squares: NDArray[np.float64] = np.frombuffer(words[ends[3] : ends[4]], dtype=np.float64)
+        fields = [words[begin:end] for begin, end in pairwise(ends)]
+        self.losses = fields[0].cast("d")
+        self.done = fields[1].cast("q")
+        self.order = fields[2].cast("q")
+        self._members = fields[3].cast("q")
+        self.left = fields[4].cast("q")
+        self.finite = fields[5].cast("q")
+        self.busy_since = fields[6].cast("d")
+        self.piece_s = fields[7].cast("d")
+        self._history = fields[8].cast("d")
+        self.squares: NDArray[np.float64] = np.frombuffer(fields[9], dtype=np.float64)
 
     @property
     def version(self) -> int:
@@ -93,6 +111,35 @@ class Board:
         """The newest version of which the server has a copy, or wants none."""
         return self._whole[_COPIED]
 
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The ranks of those who meet, by place."""
+        return tuple(self._members[: self._whole[_MEMBERS]])
+
+    def seat(self, members: Sequence[int]) -> None:
+        """These meet from now on, whatever others did before."""
+        for place, rank in enumerate(members):
+            self._members[place] = rank
+        self._whole[_MEMBERS] = len(members)
+        for rank in range(len(self.finite)):
+            self.finite[rank], self.busy_since[rank] = 1, 0.0
+
+    @property
+    def dealt(self) -> int:
+        """How many microbatches were dealt out."""
+        return self._whole[_DEALT]
+
+    def deal(self, microbatches: Sequence[int]) -> None:
+        """These are dealt out."""
+        for position, m in enumerate(microbatches):
+            self.order[position] = m
+        self._whole[_DEALT] = len(microbatches)
+
+    @property
+    def pushed(self) -> bool:
+        """Whether all gradients of the step were there once: the update may have come over some of them since."""
+        return self._whole[_PUSHED] == self.version + 1
+
     def copy_made(self, version: int) -> None:
         self._whole[_COPIED] = version
 
@@ -100,7 +147,8 @@ class Board:
         self._whole[_STOP_ASKED] = 1
 
     def summed(self, loss: float) -> None:
-        """The losses of a step were summed; its gradient norm is not known yet."""
+        """All gradients of a step are there, and its losses were summed; its gradient norm is not known yet."""
+        self._whole[_PUSHED] = self.version + 1
         self._numbers[_LOSS] = loss
         self._numbers[_GRADIENT_NORM] = math.nan
 
@@ -109,17 +157,33 @@ class Board:
         self._numbers[_GRADIENT_NORM] = gradient_norm
 
     def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float) -> None:
-        """`version` is whole from now on."""
+        """`version` is whole from now on. Where the writer dies in the middle, `mend` puts right what it had not
+        written yet."""
+        entry = 3 * (version % HISTORY)
+        self._history[entry : entry + 3] = self._numbers[_LOSS:_HEAD]
+        self._numbers[_PUBLISHED_S] = self._history[entry + 2] = at_s
         self._whole[_VERSION] = version
+        self.mend(outcome, evaluate=evaluate)
+
+    def mend(self, outcome: Outcome, *, evaluate: bool) -> None:
+        """What the newest version is for."""
         self._whole[_EVALUATE] = evaluate
-        self._numbers[_PUBLISHED_S] = at_s
         self._whole[_OUTCOME] = outcome
+
+    def history(self, first: int) -> NDArray[np.float64]:
+        """(n, 3): loss, gradient_norm and published_s of the versions from `first` to the newest, at most HISTORY."""
+        return np.asarray(self._history).reshape(HISTORY, 3)[np.arange(first, self.version + 1) % HISTORY]
 
     def halt(self) -> None:
         """The step came to something that is not finite: the newest version stays what it is."""
-        self._whole[_OUTCOME] = Outcome.NOT_FINITE
+        self.mend(Outcome.NOT_FINITE, evaluate=False)
 
 
-def board_bytes(plan: MemoryPlan, workers: int) -> int:
+def _parts(plan: MemoryPlan, seats: int) -> list[int]:
+    """Words of the head and of each field after it."""
+    return [_HEAD, *[plan.microbatches] * 3, *[seats] * 5, 3 * HISTORY, plan.chunks]
+
+
+def board_bytes(plan: MemoryPlan, seats: int) -> int:
     """Bytes of a board."""
-    return (_HEAD + plan.microbatches + 2 * workers + plan.chunks) * _WORD
+    return sum(_parts(plan, seats)) * _WORD

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -109,7 +109,19 @@ class Finish(NamedTuple):
 
 
 class Begin(NamedTuple):
-    """Server to worker: all have joined, and the board holds version 0."""
+    """Server to worker: all have joined. Where the workers meet, the board says who they are now."""
+
+
+class Regroup(NamedTuple):
+    """Server to worker: others will meet from now on; leave the meeting, and say so (Regrouped)."""
+
+
+class Regrouped(NamedTuple):
+    """Worker to server: it has left the meeting, and writes nothing that is shared until it hears a Begin."""
+
+
+class Broke(NamedTuple):
+    """Worker to server: it raised an exception, as others would in its place; its last message."""
 
 
 class Stop(NamedTuple):
@@ -137,6 +149,18 @@ RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
 """Step records that fit into one datagram."""
 _KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
 _KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH, _KIND_COPY = 6, 7, 8, 9, 10, 11
+_KIND_REGROUP, _KIND_REGROUPED, _KIND_BROKE = 12, 13, 14
+_BARE_FROM_WORKER: Final[dict[int, Left | Regrouped | Broke]] = {
+    _KIND_LEFT: Left(),
+    _KIND_REGROUPED: Regrouped(),
+    _KIND_BROKE: Broke(),
+}
+_BARE_FROM_SERVER: Final[dict[int, Begin | Finish | Stop | Regroup]] = {
+    _KIND_BEGIN: Begin(),
+    _KIND_FINISH: Finish(),
+    _KIND_STOP: Stop(),
+    _KIND_REGROUP: Regroup(),
+}
 
 
 def pack_step(record: StepRecord) -> bytes:
@@ -186,7 +210,22 @@ def pack_stop() -> bytes:
     return _BARE.pack(_KIND_STOP)
 
 
-def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFinal | CopyAsked | Left:
+def pack_regroup() -> bytes:
+    return _BARE.pack(_KIND_REGROUP)
+
+
+def pack_regrouped() -> bytes:
+    return _BARE.pack(_KIND_REGROUPED)
+
+
+def pack_broke() -> bytes:
+    return _BARE.pack(_KIND_BROKE)
+
+
+FromWorker = NDArray[np.void] | Evaluated | PartFinal | CopyAsked | Left | Regrouped | Broke
+
+
+def unpack_from_worker(record: bytes) -> FromWorker:
     """The messages in a datagram of a worker, step records as an array of STEP_DTYPE.
 
     ProtocolError where `record` is none.
@@ -204,12 +243,12 @@ def unpack_from_worker(record: bytes) -> NDArray[np.void] | Evaluated | PartFina
         return PartFinal(step, part, begin, loss)
     elif kind == _KIND_COPY and len(record) == _COPY.size:
         return CopyAsked(*_COPY.unpack(record)[1:])
-    elif kind == _KIND_LEFT and len(record) == _BARE.size:
-        return Left()
-    raise _unreadable("a StepRecord, Evaluated, PartFinal, CopyAsked or Left", record)
+    elif kind in _BARE_FROM_WORKER and len(record) == _BARE.size:
+        return _BARE_FROM_WORKER[kind]
+    raise _unreadable("a StepRecord, Evaluated, PartFinal, CopyAsked, Left, Regrouped or Broke", record)
 
 
-FromServer = Begin | Work | Ready | Evaluate | Finish | Stop
+FromServer = Begin | Work | Ready | Evaluate | Finish | Stop | Regroup
 
 
 def unpack_from_server(record: bytes) -> FromServer:
@@ -222,13 +261,9 @@ def unpack_from_server(record: bytes) -> FromServer:
         return Work(step, version, begin, end)
     if kind == _KIND_EVALUATE and len(record) == _EVALUATE.size:
         return Evaluate(*_EVALUATE.unpack(record)[1:])
-    if kind == _KIND_FINISH and len(record) == _BARE.size:
-        return Finish()
-    if kind == _KIND_BEGIN and len(record) == _BARE.size:
-        return Begin()
-    if kind == _KIND_STOP and len(record) == _BARE.size:
-        return Stop()
-    raise _unreadable("a Begin, Work, Ready, Evaluate, Finish or Stop", record)
+    if kind in _BARE_FROM_SERVER and len(record) == _BARE.size:
+        return _BARE_FROM_SERVER[kind]
+    raise _unreadable("a Begin, Work, Ready, Evaluate, Finish, Stop or Regroup", record)
 
 
 def _unreadable(expected: str, record: bytes) -> ProtocolError:

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Iterator
@@ -28,9 +29,17 @@ class RendezvousFds:
     @classmethod
     def create(cls, members: int) -> RendezvousFds:
         """A new rendezvous of `members` >= 1."""
-        flags = os.EFD_SEMAPHORE | os.EFD_CLOEXEC
-        arrivals = os.eventfd(members - 1, flags | os.EFD_NONBLOCK)
-        return cls(arrivals, (os.eventfd(0, flags), os.eventfd(0, flags)))
+        flags = os.EFD_SEMAPHORE | os.EFD_CLOEXEC | os.EFD_NONBLOCK
+        return cls(os.eventfd(members - 1, flags), (os.eventfd(0, flags), os.eventfd(0, flags)))
+
+    def reset(self, members: int) -> None:
+        """Makes it one of `members` again, whatever those before did; when nobody is at it."""
+        for fd in self:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.eventfd_read(fd)
+        if members > 1:
+            os.eventfd_write(self.arrivals, members - 1)
 
     def __iter__(self) -> Iterator[int]:
         return iter((self.arrivals, *self.gates))
@@ -39,20 +48,23 @@ class RendezvousFds:
 class Rendezvous:
     """One member's end. Each meeting is `arrive`, then `open` by the last and `wait` by all others."""
 
-    def __init__(self, fds: RendezvousFds, members: int, alarm: int) -> None:
-        """Takes over `fds`.
+    def __init__(self, fds: RendezvousFds, alarm: int) -> None:
+        """Takes over `fds`; `join` comes before the first meeting.
 
         alarm: a file descriptor that becomes readable where waiting has no point any more
         """
         self._fds = fds
-        self._others = members - 1
-        self._turn = 0
+        self._others = self._turn = 0
         self._polls = []
         for gate in fds.gates:
             poll = select.poll()
             poll.register(gate, select.POLLIN)
             poll.register(alarm, select.POLLIN)
             self._polls.append(poll)
+
+    def join(self, members: int) -> None:
+        """It is new, or was reset, and is one of `members` now."""
+        self._others, self._turn = members - 1, 0
 
     def arrive(self) -> bool:
         """Whether this member is the last of all."""

@@ -50,9 +50,11 @@ class Host:
             os.close(fd)
         self.copies = Copies()
         self.steps = [
-            HostStep(spec, plan, self.vectors, self.board, rank=r, workers=workers, copies=self.copies)
-            for r in range(workers)
+            HostStep(spec, plan, self.vectors, self.board, rank=r, copies=self.copies) for r in range(workers)
         ]
+        self.board.seat(range(workers))
+        for place, step in enumerate(self.steps):
+            step.join(place, workers)
 
     def step(self, *gradients: float, losses: tuple[float, ...] = (1.0, 3.0)) -> None:
         """All workers push gradients that are the same number everywhere, and do their shares."""

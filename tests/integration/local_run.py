@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,10 @@ def dataset(x: NDArray[np.float32], y: NDArray[np.int64], spec: DataSpec) -> Dat
     return Dataset.from_shipment(Shipment(spec=spec, x=x, y=y, rows=all_rows(len(x)), scaling=None, classes=None))
 
 
+class Killed(BaseException):
+    """What a worker's thread raises to go as a process goes that is killed: without a word."""
+
+
 class Engine:
     """Passes everything on to the engine it wraps; tests override what they want to go wrong."""
 
@@ -92,6 +97,7 @@ class LocalRun:
     """A run that goes on, and what it came to once `join` returned.
 
     servers:   by host
+    killed:    the ranks of the workers that raised Killed
     addresses: of their gRPC doors for clients, by host
     hosts_addresses: of those for the other hosts, by host
     """
@@ -104,6 +110,14 @@ class LocalRun:
     results: dict[int, RunResult] = field(default_factory=dict)
     server_errors: list[BaseException] = field(default_factory=list)
     worker_errors: list[BaseException] = field(default_factory=list)
+    killed: SimpleQueue[int] = field(default_factory=SimpleQueue)
+    work: Callable[..., None] = lambda rank, engine: None
+
+    def replace(self, rank: int, engine: Callable[[Any], Any] = lambda engine: engine) -> None:
+        """Starts a worker in the place of one that was killed."""
+        thread = threading.Thread(target=self.work, args=(rank, engine), name=f"another worker {rank}")
+        self.threads.append(thread)
+        thread.start()
 
     def join(self) -> LocalRun:
         """Waits for the end of all servers and workers."""
@@ -144,6 +158,7 @@ def start_locally(
     model: Mapping[str, Any] | None = None,
     engine: Callable[[Any], Any] = lambda engine: engine,
     engines: Mapping[int, Callable[[Any], Any]] | None = None,
+    host_step: type[HostStep] = HostStep,
     made: Callable[[list[Any]], None] = lambda servers: None,
     addresses: Callable[[list[str], int], Sequence[str]] = lambda addresses, host: addresses,
     of_server: Mapping[str, Any] | None = None,
@@ -156,6 +171,7 @@ def start_locally(
     workers:   how many, on one host whose workers meet; or how many on each host, each with a server
     owns:      which hosts own a shard
     engine:    what each worker's engine is made into; `engines`: that of some, by rank
+    host_step: what does the server's part of a step where workers meet
     made:      gets the servers before anything starts
     addresses: what each host takes for the addresses of the hosts' doors
     of_server, of_step: what the specs say
@@ -257,19 +273,25 @@ def start_locally(
         except BaseException as error:
             run.server_errors.append(error)
 
-    def work(rank: int) -> None:
-        the_engine = (engines or {}).get(rank, engine)(NumpyEngine(source.build(spec), classify=True))
+    def work(rank: int, engine: Callable[[Any], Any]) -> None:
+        the_engine = engine(NumpyEngine(source.build(spec), classify=True))
         try:
             with join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection:
                 if connection.welcome.meet:
-                    with MeetingExchange(connection, partial(HostStep, step)) as exchange:
+                    with MeetingExchange(connection, partial(host_step, step)) as exchange:
                         run_meeting(exchange, the_engine, sampler, training, held_out)
                 else:
                     run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how)
+        except Killed:
+            run.killed.put(rank)
         except BaseException as error:
             run.worker_errors.append(error)
 
-    run.threads = [threading.Thread(target=work, args=(rank,), name=f"worker {rank}") for rank in host_of]
+    run.work = work
+    run.threads = [
+        threading.Thread(target=work, args=(rank, (engines or {}).get(rank, engine)), name=f"worker {rank}")
+        for rank in host_of
+    ]
     run.threads += [
         threading.Thread(target=serve_host, args=(host,), name=f"server {host}") for host in range(len(serve))
     ]

@@ -6,17 +6,17 @@ import os
 import secrets
 import socket
 import threading
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg_cluster.server.door import Door
+from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.server import _welcome
 from thalweg_proto import messages
 from thalweg_proto.board import board_bytes
-from thalweg_proto.errors import ProtocolError, WorkerError
+from thalweg_proto.deal import create_hands
+from thalweg_proto.errors import ProtocolError
 from thalweg_proto.layout import Layout
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import MemoryPlan, create_segment
@@ -31,7 +31,10 @@ class NoWork:
 
     shares = ()
 
-    def __init__(self, *shared, rank, workers, copies):
+    def __init__(self, *shared, rank, copies):
+        pass
+
+    def join(self, place, members):
         pass
 
     def pushed(self):
@@ -48,13 +51,14 @@ def new_door(address: str, *, workers: int, microbatches: int, chunks: int) -> D
         create_segment(board_bytes(plan, workers)),
         *RendezvousFds.create(workers),
         os.eventfd(0),
+        *create_hands(workers),
     )
     return Door(
         address,
         job_id="job",
         layout=LAYOUT,
         ranks=range(workers),
-        welcome=partial(_welcome, plan, workers, chunks),
+        welcome=lambda _: _welcome(plan, workers, chunks),
         fds=fds,
     )
 
@@ -73,19 +77,12 @@ def door():
     over = threading.Event()
 
     def listen() -> None:
-        try:
-            while not over.is_set():
-                for rank, record in door.receive():
-                    heard.append((rank, record))
-                    if record == messages.pack_left():
-                        door.left(rank)
-        except WorkerError as error:
-            heard.append(error)
+        while not over.is_set():
+            heard.extend(door.receive())
 
     thread = threading.Thread(target=listen)
     thread.start()
     door.heard = heard
-    door.thread = thread
     yield door
     over.set()
     door.interrupt()
@@ -95,7 +92,10 @@ def door():
 
 def test_a_worker_learns_what_is_its_own(door):
     """Worker 1 of 2 gets microbatches 1 and 2 of 3, and chunks 2 to 4 of 5."""
-    with join(door.address, rank=1) as joined, MeetingExchange(joined, NoWork) as exchange:
+    with join(door.address, rank=0), join(door.address, rank=1) as joined, MeetingExchange(joined, NoWork) as exchange:
+        exchange.board.seat((0, 1))
+        door.broadcast(messages.pack_begin())
+        assert exchange.meet()
         assert (exchange.microbatches, exchange.chunks) == (range(1, 3), range(2, 5))
 
 
@@ -132,7 +132,7 @@ def ask(address: str, data: bytes) -> exchange_pb2.Welcome:
 def test_another_protocol_version_is_refused(door):
     """The answer names both versions."""
     hello = exchange_pb2.Hello(protocol_version=99, job_id="job", rank=0, layout_sha256=LAYOUT.names_sha256)
-    assert "expected protocol version 4; found 99" in ask(door.address, hello.SerializeToString()).refused
+    assert "expected protocol version 5; found 99" in ask(door.address, hello.SerializeToString()).refused
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,19 +156,18 @@ def test_malformed_hellos_are_refused_and_the_door_stays_open(data):
 
 
 def test_a_worker_that_goes_away_is_noticed(door):
-    """Its closed connection is a WorkerError with its rank."""
-    join(door.address, rank=1).close()
-    door.thread.join()
-    assert str(door.heard[-1]) == "worker 1 is gone: it closed its connection"
-
-
-def test_a_worker_that_leaves_may_close_its_connection(door):
-    """It said so: that is no error, and the server goes on to hear the other one."""
+    """What it said before is heard first; then another one may take its rank, and say that it broke."""
     with join(door.address, rank=1) as first:
         first.leave()
-    second = join(door.address)
-    second.leave()
-    second.close()
+    with pytest.raises(RuntimeError), join(door.address, rank=1):
+        raise RuntimeError
+    with join(door.address, rank=1):  # the one before is gone by now
+        assert door.heard == [
+            (1, messages.pack_left()),
+            (1, Gone("it closed its connection")),
+            (1, messages.pack_broke()),
+            (1, Gone("it closed its connection")),
+        ]
 
 
 def test_descriptors_are_closed_with_the_door():

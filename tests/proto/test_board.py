@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from thalweg_proto.board import Board, Outcome, board_bytes
+from thalweg_proto.board import HISTORY, Board, Outcome, board_bytes
 from thalweg_proto.shared_memory import CHUNK, MemoryPlan, create_segment
 
 PLAN = MemoryPlan(size=3 * CHUNK - 16, microbatches=4, slots=0)
@@ -14,7 +14,7 @@ PLAN = MemoryPlan(size=3 * CHUNK - 16, microbatches=4, slots=0)
 @pytest.fixture
 def boards():
     """One board, mapped by two."""
-    fd = create_segment(board_bytes(PLAN, workers=2))
+    fd = create_segment(board_bytes(PLAN, seats=2))
     pair = Board(PLAN, 2, fd), Board(PLAN, 2, fd)
     os.close(fd)
     return pair
@@ -23,15 +23,21 @@ def boards():
 def test_what_one_writes_the_others_read(boards):
     """Every field, each with a value of its own, so that no two lie in the same place."""
     one, other = boards
-    one.losses[3], one.finite[1], one.busy_since[1], one.squares[2] = 0.25, 1, 3.5, 7.0
+    one.seat([1])
+    one.deal([2, 0, 3])
+    one.losses[3], one.finite[1], one.busy_since[1], one.squares[2] = 0.25, 0, 3.5, 7.0
+    one.done[2], one.left[0], one.piece_s[1] = 5, 6, 2.25
     one.summed(0.5)
     one.measured(1.5)
     one.publish(6, Outcome.DONE, evaluate=True, at_s=12.5)
     one.ask_to_stop()
     assert other.losses.tolist() == [0, 0, 0, 0.25]
-    assert other.finite.tolist() == [0, 1]
+    assert other.finite.tolist() == [1, 0]
     assert other.busy_since.tolist() == [0, 3.5]
     assert other.squares.tolist() == [0, 0, 7.0]
+    assert (other.members, other.dealt, other.order.tolist()) == ((1,), 3, [2, 0, 3, 0])
+    assert (other.done.tolist(), other.left.tolist(), other.piece_s.tolist()) == ([0, 0, 5, 0], [6, 0], [0, 2.25])
+    assert other.history(6).tolist() == [[0.5, 1.5, 12.5]]
     assert (other.loss, other.gradient_norm, other.version, other.published_s) == (0.5, 1.5, 6, 12.5)
     assert (other.outcome, other.evaluate, other.stop_asked) == (Outcome.DONE, True, True)
 
@@ -48,3 +54,25 @@ def test_a_halt_leaves_the_version(boards):
     boards[0].publish(6, Outcome.TRAIN, evaluate=False, at_s=1.0)
     boards[0].halt()
     assert (boards[1].version, boards[1].outcome) == (6, Outcome.NOT_FINITE)
+
+
+def test_versions_are_remembered_for_a_while(boards):
+    """How each of the newest came about, in their order."""
+    one, other = boards
+    for version in range(1, HISTORY + 5):
+        one.summed(float(version))
+        one.publish(version, Outcome.TRAIN, evaluate=False, at_s=2.0 * version)
+    first = HISTORY - 3
+    assert other.history(first)[:, 0].tolist() == list(range(first, HISTORY + 5))
+    assert len(other.history(5)) == HISTORY
+    assert len(other.history(HISTORY + 5)) == 0
+
+
+def test_a_step_counts_as_pushed_until_it_is_published(boards):
+    """After that the next one is yet to be."""
+    one, other = boards
+    assert not other.pushed
+    one.summed(0.5)
+    assert other.pushed
+    one.publish(1, Outcome.TRAIN, evaluate=False, at_s=1.0)
+    assert not other.pushed

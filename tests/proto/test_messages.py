@@ -141,6 +141,6 @@ def test_a_cut_record_is_named():
     record = messages.pack_step(StepRecord(*[0] * 11))
     with pytest.raises(
         ProtocolError,
-        match=r"expected a StepRecord, Evaluated, PartFinal, CopyAsked or Left message; found kind 1 of 10 bytes",
+        match=r"expected a StepRecord, Evaluated, PartFinal, CopyAsked, Left, Regrouped or Broke message; found kind 1 of 10 bytes",
     ):
         messages.unpack_from_worker(record[:10])

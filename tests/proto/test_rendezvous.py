@@ -16,16 +16,17 @@ class Members:
         fds = RendezvousFds.create(count)
         self.alarms = [os.pipe() for _ in range(count)]
         self.ends = [
-            Rendezvous(RendezvousFds(os.dup(fds.arrivals), (os.dup(fds.gates[0]), os.dup(fds.gates[1]))), count, alarm)
+            Rendezvous(RendezvousFds(os.dup(fds.arrivals), (os.dup(fds.gates[0]), os.dup(fds.gates[1]))), alarm)
             for alarm, _ in self.alarms
         ]
-        for fd in fds:
-            os.close(fd)
+        for end in self.ends:
+            end.join(count)
+        self.fds = fds
 
     def close(self) -> None:
         for end in self.ends:
             end.close()
-        for fd in sum(self.alarms, ()):
+        for fd in (*self.fds, *sum(self.alarms, ())):
             os.close(fd)
 
 
@@ -90,6 +91,23 @@ def test_an_open_gate_comes_before_the_alarm(members):
     some.ends[1].open()
     os.write(some.alarms[0][1], b"!")
     assert some.ends[0].wait()
+
+
+def test_after_a_reset_fewer_meet_whatever_the_others_did(members):
+    """One of three had arrived, and one gate was open for two: both are forgotten."""
+    some = members(3)
+    first, second, third = some.ends
+    for end in (first, second, third):
+        end.arrive()
+    third.open()
+    first.arrive()
+    some.fds.reset(2)
+    for end in (first, second):
+        end.join(2)
+    for _ in range(3):
+        assert [second.arrive(), first.arrive()] == [False, True]
+        first.open()
+        assert second.wait()
 
 
 def test_nobody_goes_on_before_all_have_arrived(members):

@@ -17,14 +17,19 @@ EVALUATION_CHUNK = 512
 
 
 class BatchSource:
-    """Draws the microbatches of one worker, into one buffer for each size of a microbatch."""
+    """Draws microbatches, into one buffer for each size of a microbatch."""
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int]) -> None:
+    def __init__(self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int] = ()) -> None:
         self._dataset = dataset
         self._sampler = sampler
         self._stream = SampleStream(sampler, microbatches)
         self._buffers: dict[int, Batch] = {}
         self._drawn: tuple[int, int] | None = None
+
+    def expect(self, microbatches: Sequence[int]) -> None:
+        """These will be drawn in most steps: their samples are worked out for many steps at once."""
+        if self._stream.microbatches != tuple(microbatches):
+            self._stream = SampleStream(self._sampler, microbatches)
 
     def batch(self, microbatch: int) -> Batch:
         """Where the samples of `microbatch` are drawn to; it may serve other microbatches, too."""
@@ -43,7 +48,9 @@ class BatchSource:
         if self._drawn == (step, microbatch):
             return
         batch = self.batch(microbatch)
-        self._dataset.take(self._stream.indices(step, microbatch), batch.x, batch.y)
+        expected = microbatch in self._stream.microbatches
+        indices = (self._stream if expected else self._sampler).indices(step, microbatch)
+        self._dataset.take(indices, batch.x, batch.y)
         assert batch.key is not None
         batch.key[1:] = step, microbatch
         self._drawn = (step, microbatch)

@@ -45,14 +45,14 @@ from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
-from thalweg_cluster.server.door import Door, as_range
+from thalweg_cluster.server.door import Door, Gone, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
 from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
-from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError
+from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import Evaluate, Evaluated, Left, PartFinal, Ready, Work
+from thalweg_proto.messages import Broke, Evaluate, Evaluated, Left, PartFinal, Ready, Work
 from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment
 from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
@@ -253,7 +253,7 @@ class HostServer:
         while not self._over():
             for rank, record in self._door.receive(0.5 if self._suspicion else self._beat_every_s / 2):
                 self._on_worker(rank, record)
-            self.account.telemetry.joined = self._door.joined
+            self.account.telemetry.joined = len(self._door.joined)
             if self._door.full and not self._ready:
                 self._ready = True
                 self.to_lead(HostMessage(ready=HostMessage.Ready()))
@@ -297,7 +297,9 @@ class HostServer:
 
     # Workers
 
-    def _on_worker(self, rank: int, record: bytes) -> None:
+    def _on_worker(self, rank: int, record: bytes | Gone) -> None:
+        if isinstance(record, Gone):
+            raise WorkerError(f"worker {rank} is gone: {record.found}")
         message = messages.unpack_from_worker(record)
         if isinstance(message, PartFinal):
             self._flow.on_final(rank, message)
@@ -305,6 +307,8 @@ class HostServer:
             self.to_lead(HostMessage(evaluated=HostMessage.Evaluated(**message._asdict())))
         elif isinstance(message, Left):
             self._door.left(rank)
+        elif isinstance(message, Broke):
+            raise WorkerError(f"worker {rank} is gone: it raised an exception")
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
             self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
         else:

@@ -53,7 +53,8 @@ class Account:
         self._evaluated: dict[int, EvaluationResult] = {}  # by version, of those that are pending
         self._changed = threading.Condition()  # guards _rows and _running
         self._running = True
-        self._evaluation: EvaluationResult | None = None
+        self._evaluation: EvaluationResult | None = None  # the newest, of version `_known`
+        self._known = -1
         self._began = self._warm = 0.0  # perf_counter of version 0 and of the first version after the warm-up
         self._warm_steps = first  # steps that were done by then
         self._began_at: float | None = None  # of version 0, in seconds since 1970
@@ -105,9 +106,14 @@ class Account:
         result = self._evaluations.on_evaluated(message)
         if result is not None:
             self._evaluation = self._evaluated[message.version] = result
+            self._known = message.version
             self.telemetry.evaluation_loss = result.loss
             self.telemetry.evaluation_accuracy = math.nan if result.accuracy is None else result.accuracy
             self._release_rows()
+
+    def knows_evaluation(self, version: int) -> bool:
+        """Whether the held-out set was evaluated with `version`, all of it."""
+        return self._known == version
 
     def end(self) -> None:
         """The run is over: what was not evaluated will not be."""

@@ -18,13 +18,20 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from thalweg_proto import messages
-from thalweg_proto.errors import ProtocolError, WorkerError
+from thalweg_proto.errors import ProtocolError
 from thalweg_proto.layout import Layout
 from thalweg_proto.v1 import exchange_pb2
 
 _CREDENTIALS = struct.Struct("3i")
+
+
+class Gone(NamedTuple):
+    """A worker's connection is closed: its process died, or it has left. Its rank is free again."""
+
+    found: str
 
 
 class Door:
@@ -68,9 +75,9 @@ class Door:
         return len(self._sockets) == len(self._expected)
 
     @property
-    def joined(self) -> int:
-        """How many workers have joined."""
-        return len(self._sockets)
+    def joined(self) -> frozenset[int]:
+        """The ranks of the workers that have joined, and are not gone."""
+        return frozenset(self._sockets)
 
     @property
     def deserted(self) -> bool:
@@ -81,26 +88,26 @@ class Door:
         """Ends the waiting of `receive` now; may be called from any thread."""
         os.eventfd_write(self._wake, 1)
 
-    def receive(self, timeout_s: float | None = None) -> Iterator[tuple[int, bytes]]:
+    def receive(self, timeout_s: float | None = None) -> Iterator[tuple[int, bytes | Gone]]:
         """Blocks until something is there, or the timeout; yields (rank, record) of what there is.
 
-        Nothing where workers only joined, or after an `interrupt`. Raises WorkerError where a worker is gone that has
-        not said that it leaves.
+        Nothing where workers only joined, or after an `interrupt`.
         """
-        for fd, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s):
+        ready = {fd for fd, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s)}
+        if ready == {self._listener.fileno()}:
+            # Only where nothing else is to be heard: who joins may take the place of one whose last words are here.
+            self._admit()
+        for fd in ready:
             rank = self._ranks.get(fd)
             if rank is not None:
                 yield rank, self._hear(rank)
-            elif fd == self._listener.fileno():
-                self._admit()
-            else:
+            elif fd == self._wake:
                 os.eventfd_read(self._wake)
 
     def kill(self, rank: int) -> None:
-        """Ends the process of a worker, also one that is stopped (SIGSTOP)."""
+        """Ends the process of a worker, also one that is stopped (SIGSTOP). It is Gone once it writes nothing more."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._credentials(self._sockets[rank])[0], signal.SIGKILL)
-        self.left(rank)
 
     @staticmethod
     def _credentials(connection: socket.socket) -> tuple[int, int, int]:
@@ -114,16 +121,19 @@ class Door:
         self._left.add(rank)
         self._poll.unregister(self._sockets[rank])
 
-    def _hear(self, rank: int) -> bytes:
+    def _hear(self, rank: int) -> bytes | Gone:
+        connection = self._sockets[rank]
         try:
-            record = self._sockets[rank].recv(messages.MESSAGE_BYTES_MAX)
+            record = connection.recv(messages.MESSAGE_BYTES_MAX)
             found = "it closed its connection"
         except OSError as error:
             record, found = b"", str(error)
-        if not record:
-            self.left(rank)  # that it is gone is told once
-            raise WorkerError(f"worker {rank} is gone: {found}")
-        return record
+        if record:
+            return record
+        self._poll.unregister(connection)
+        del self._ranks[connection.fileno()], self._sockets[rank]
+        connection.close()
+        return Gone(found)
 
     def send(self, rank: int, record: bytes) -> None:
         """Sends `record` to a worker. One that is gone is noticed by the next `receive`."""

@@ -8,7 +8,8 @@ memory (step.py), since they would only wait while it did; it sleeps until they 
 Rules:
   - A run ends with a version that is whole: the last one, the newest when it was asked to stop, or the one before a
     step that came to NaN or infinity.
-  - A worker that is gone without a word ends the run for all.
+  - A worker whose process dies leaves its microbatches to the living at once (membership.py); where none lives, the run
+    stands still until new ones join. A worker that raises an exception ends the run: others would raise it, too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -26,17 +27,18 @@ from thalweg_cluster.checkpoints.saver import Saver
 from thalweg_cluster.checkpoints.state import ShardState, TrainingState, fill_state
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.account import Account
-from thalweg_cluster.server.door import Door, as_range
+from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
+from thalweg_cluster.server.membership import Membership
 from thalweg_cluster.server.nonfinite import describe_non_finite
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
+from thalweg_proto.deal import create_hands, deal
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
-from thalweg_proto.messages import CopyAsked, Evaluated, Left
+from thalweg_proto.messages import Broke, CopyAsked, Evaluated, Left, Regrouped
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment
-from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
 LOOK_S = 1.0
@@ -62,8 +64,13 @@ class Server:
             create_segment(board_bytes(plan, spec.workers)),
             *RendezvousFds.create(spec.workers),
             os.eventfd(0, os.EFD_CLOEXEC),
+            *create_hands(spec.workers),
         )
-        self._copy_made = os.dup(fds[-1])  # the door closes its own
+        own = [os.dup(fd) for fd in fds[2:]]  # the door closes those that it hands over
+        self._rendezvous, self._copy_made, self._hands = RendezvousFds(own[0], (own[1], own[2])), own[3], own[4:]
+        self._plan = plan
+        self._membership = Membership()
+        self._hung: dict[int, str] = {}
         self._vectors = Vectors(plan, fds[0])
         self._board = Board(plan, spec.workers, fds[1])
         self._rule = rule
@@ -89,7 +96,7 @@ class Server:
             job_id=spec.job_id,
             layout=spec.layout,
             ranks=range(spec.workers),
-            welcome=partial(_welcome, plan, spec.workers, spec.step.chunks),
+            welcome=lambda _: _welcome(plan, spec.workers, spec.step.chunks),
             fds=fds,
         )
 
@@ -105,11 +112,12 @@ class Server:
         except ThalwegError as failure:
             error = str(failure)
             if isinstance(failure, WorkerError):
-                self._save_after_a_loss()
+                self._save_after_an_error()
         finally:
             if self._saver is not None:
                 self._saver.close()
-            os.close(self._copy_made)
+            for fd in (*self._rendezvous, self._copy_made, *self._hands):
+                os.close(fd)
             with self._stopping:
                 self.account.end()
             self._door.broadcast(messages.pack_stop())
@@ -126,33 +134,78 @@ class Server:
     def _admit_all(self) -> bool:
         """Lets the workers in; False where the run is asked to stop before all are there."""
         while not self._door.full and self._stop_by is None:
-            for _ in self._door.receive():
-                raise ServerError("a worker spoke before all had joined")
-            self.account.telemetry.joined = self._door.joined
+            for _, record in self._door.receive():
+                if not isinstance(record, Gone):
+                    raise ServerError("a worker spoke before all had joined")
+            self.account.telemetry.joined = len(self._door.joined)
         return self._stop_by is None
 
     def _attend(self) -> None:
-        """From version 0 until all workers have left."""
-        self._board.publish(self._board.version, Outcome.TRAIN, evaluate=False, at_s=self.account.begin())
-        self._door.broadcast(messages.pack_begin())
-        while not self._door.deserted:
+        """From the first step until all workers have nothing more to do."""
+        self._board.publish(self._first, Outcome.TRAIN, evaluate=False, at_s=self.account.begin())
+        self._regroup()
+        while not self._membership.finished:
             patience_s = LOOK_S if self._stop_by is None else self._stop_by - perf_counter()
-            if patience_s <= 0:
-                return
+            if patience_s <= 0 or (self._stop_by is not None and not self._door.joined):
+                break
             for rank, record in self._door.receive(min(patience_s, LOOK_S)):
                 self._on_record(rank, record)
             self._end_who_hangs()
+            self._regroup()
+        self._catch_up()
         if self._board.outcome is Outcome.NOT_FINITE:
             raise self._non_finite()
 
-    def _on_record(self, rank: int, record: bytes) -> None:
+    def _regroup(self) -> None:
+        """Lets others meet where one is gone or has joined, as soon as all who met are out of the meeting."""
+        joined = self._door.joined
+        for rank in self._membership.call(joined):
+            self._door.send(rank, messages.pack_regroup())
+        if self._membership.ready(joined):
+            self._membership.meet(joined)
+            self._set_the_board()
+            self._door.broadcast(messages.pack_begin())
+        self.account.telemetry.joined = len(joined)
+
+    def _set_the_board(self) -> None:
+        """For those who will meet: nobody else writes now. Those who met may have been anywhere in a step."""
+        board, spec, members = self._board, self._step, self._membership.members
+        version = board.version
+        if board.outcome is not Outcome.NOT_FINITE:
+            outcome = spec.outcome(version, stop_asked=board.stop_asked)
+            evaluate = outcome is not Outcome.STOPPED and version > self._first and spec.evaluates(version)
+            board.mend(outcome, evaluate=evaluate and not self.account.knows_evaluation(version))
+        # The update comes over some of the gradients.
+        lost = self._plan.overwritten if board.pushed else ()
+        missing = [m for m, step in enumerate(board.done) if step <= version or m in lost]
+        board.seat(members)
+        deal(self._hands, board, members, missing)
+        self._rendezvous.reset(len(members))
+        self._catch_up()
+        if spec.saves(version):
+            self._copy(version)
+
+    def _catch_up(self) -> None:
+        """Counts the versions that nobody told of: those who made them are gone."""
+        first = self.account.telemetry.steps + 1
+        if self._board.version >= first:
+            self.account.stepped(first, *self._board.history(first).T)
+
+    def _on_record(self, rank: int, record: bytes | Gone) -> None:
+        if isinstance(record, Gone):
+            self._membership.out(rank)
+            return
         message = messages.unpack_from_worker(record)
         if isinstance(message, Evaluated):
             self.account.evaluated(message)
         elif isinstance(message, CopyAsked):
             self._copy(message.version)
         elif isinstance(message, Left):
-            self._door.left(rank)
+            self._membership.leaves(rank)
+        elif isinstance(message, Regrouped):
+            self._membership.out(rank)
+        elif isinstance(message, Broke):
+            raise WorkerError(f"worker {rank} is gone: it raised an exception")
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
             self._on_steps(message)
         else:
@@ -161,7 +214,9 @@ class Server:
     def _on_steps(self, records: NDArray[np.void]) -> None:
         telemetry = self.account.telemetry
         telemetry.heard(records)
-        self._leases.took(float(((records["sample_s"] + records["compute_s"]) / records["microbatches"]).max()))
+        some = records[records["microbatches"] > 0]
+        if len(some):
+            self._leases.took(float(((some["sample_s"] + some["compute_s"]) / some["microbatches"]).max()))
         telemetry.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
         # A step counts once, with the first worker that tells of it.
         new = records[records["step"] >= telemetry.steps]
@@ -173,6 +228,8 @@ class Server:
 
     def _copy(self, version: int) -> None:
         """Begins a checkpoint of `version`, which lies still until the board says that there is a copy."""
+        if version <= self._board.copied:
+            return
         if version != self._board.version or self._saver is None:
             raise ProtocolError(f"expected a copy of version {self._board.version} to be asked for; found {version}")
         if self._saver.busy:
@@ -182,21 +239,23 @@ class Server:
         self._board.copy_made(version)
         os.eventfd_write(self._copy_made, 1)
 
-    def _save_after_a_loss(self) -> None:
+    def _save_after_an_error(self) -> None:
         """The newest version, once no worker does anything any more: however far they were, it is whole."""
         self._door.broadcast(messages.pack_stop())
         until = perf_counter() + STOP_S
-        while not self._door.deserted and perf_counter() < until:
-            with suppress(ThalwegError):  # another one is gone, or talks nonsense
+        while self._door.joined and perf_counter() < until:
+            with suppress(ThalwegError):  # another one raised, or talks nonsense
                 for rank, record in self._door.receive(until - perf_counter()):
                     self._on_record(rank, record)
-        if self._saver is not None and self._door.deserted and self._board.version > self._first:
-            self._save(self._board.version)
+        if not self._door.joined:
+            self._save_last()
 
     def _save_last(self) -> None:
         """The checkpoint of the newest version, where nothing goes on from it."""
-        if self._saver is not None and self._board.outcome in (Outcome.DONE, Outcome.STOPPED):
-            self._save(self._board.version)
+        board = self._board
+        still = board.outcome in (Outcome.DONE, Outcome.STOPPED) or not self._door.joined
+        if self._saver is not None and still:
+            self._save(board.version)
 
     def _save(self, version: int) -> None:
         saver, step = self._saver, self._step.steps_done(version)
@@ -215,11 +274,12 @@ class Server:
         """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""
         now = perf_counter()
         for rank in self._leases.overdue(self._board.busy_since, now):
-            self._door.kill(rank)
-            raise WorkerError(
-                f"worker {rank} hung, and was killed: it was at one piece of work for "
-                f"{now - self._board.busy_since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
-            )
+            if rank in self._door.joined:
+                self._hung[rank] = (
+                    f"it hung, and was killed: it was at one piece of work for "
+                    f"{now - self._board.busy_since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
+                )
+                self._door.kill(rank)
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version
@@ -241,7 +301,7 @@ class Server:
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
         """How far the run is; see `Account.watch`."""
-        return self.account.watch(rows_seen, timeout_s)
+        return replace(self.account.watch(rows_seen, timeout_s), hung=dict(self._hung))
 
     @property
     def version(self) -> int:
@@ -257,14 +317,8 @@ class Server:
         return self._vectors.version(version)
 
 
-def _welcome(plan: MemoryPlan, workers: int, chunks: int, rank: int) -> exchange_pb2.Welcome:
-    """What worker `rank` of `workers` is told when it joins."""
+def _welcome(plan: MemoryPlan, workers: int, chunks: int) -> exchange_pb2.Welcome:
+    """What one of at most `workers` is told when it joins."""
     return exchange_pb2.Welcome(
-        size=plan.size,
-        gradients=plan.microbatches,
-        gradients_of_worker=as_range(share(plan.microbatches, rank, workers)),
-        chunks_of_worker=as_range(share(chunks, rank, workers)),
-        meet=True,
-        workers=workers,
-        slots=plan.slots,
+        size=plan.size, gradients=plan.microbatches, chunks=chunks, meet=True, workers=workers, slots=plan.slots
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from thalweg_cluster.checkpoints.saver import SaveSpec
@@ -55,6 +56,7 @@ class Snapshot:
     """How far the run is: steps done, the rows since the last snapshot, and whether it goes on.
 
     checkpoint_error: what went wrong with the newest checkpoint that failed; "": none did
+    hung:    why the server killed workers, by rank
     """
 
     step: int
@@ -64,6 +66,7 @@ class Snapshot:
     rows: tuple[Row, ...]
     running: bool
     checkpoint_error: str = ""
+    hung: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

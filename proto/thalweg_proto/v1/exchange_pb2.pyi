@@ -26,7 +26,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refused", "size", "gradients", "gradients_of_worker", "chunks_of_worker", "meet", "workers", "slots", "versions")
+    __slots__ = ("refused", "size", "gradients", "gradients_of_worker", "chunks_of_worker", "meet", "workers", "slots", "versions", "chunks")
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,7 @@ class Welcome(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     refused: str
     size: int
     gradients: int
@@ -45,4 +46,5 @@ class Welcome(_message.Message):
     workers: int
     slots: int
     versions: int
-    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., gradients_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ...) -> None: ...
+    chunks: int
+    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., gradients_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...

@@ -14,7 +14,10 @@ from thalweg_proto.v1 import exchange_pb2
 
 REPORT_S = 0.25
 """How old a step may get before the server is told of it: each telling costs the workers' cores some time."""
-_FDS_MAX = 6
+MEETING_FDS = 6
+"""File descriptors that come with a Welcome where the workers meet, and a hand for each of them."""
+_FDS_MAX = 253
+"""So many can be sent at once: SCM_MAX_FD of Linux."""
 
 
 class Connection:
@@ -52,9 +55,14 @@ class Connection:
         self.send(messages.pack_evaluated(message))
 
     def leave(self) -> None:
-        """The last word: this worker trains no more."""
+        """This worker trains no more, unless it is called again: its last word otherwise."""
         self._flush()
         self.send(messages.pack_left())
+
+    def regrouped(self) -> None:
+        """This worker has left the meeting, and waits to be told who meets."""
+        self._flush()
+        self.send(messages.pack_regrouped())
 
     def _flush(self) -> None:
         if self._records:
@@ -88,6 +96,8 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ServerError):
+            self.send(messages.pack_broke())
         self.close()
 
 
@@ -114,7 +124,7 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
         except ConnectionError as error:
             raise ServerError(f"worker {rank}: the server of this host ended before it let this worker in") from error
         welcome = exchange_pb2.Welcome.FromString(data)
-        if welcome.refused or len(fds) != (_FDS_MAX if welcome.meet else 1):
+        if welcome.refused or len(fds) != (MEETING_FDS + welcome.workers if welcome.meet else 1):
             for fd in fds:
                 os.close(fd)
             raise ProtocolError(f"worker {rank}: the server refused it: {welcome.refused or 'no answer'}")

@@ -1,11 +1,13 @@
 """The exchange where the workers of one host meet: the server's process has no part in a step.
 
 Rules:
-  - `parameters()` is the newest version, from the moment `begin` or `complete` returned until the next `complete`. It
+  - `parameters()` is the newest version, from the moment `meet` or `complete` returned until the next `complete`. It
     is read-only.
-  - `gradient(m)` belongs to this worker until the `complete` of the step; then all read it, and those of the first
-    microbatches become the next version and the next state of the rule.
+  - Whoever takes a microbatch (`take`) computes it, and `gradient(m)` belongs to this worker until `arrive`; then all
+    read it, and those of the first microbatches become the next version and the next state of the rule.
   - In `complete` the worker does its share of the server's work: sum, update, publish (`ServerWork`, handed in).
+  - Who meets may change between any two microbatches: where one dies or joins, the server calls all out of the meeting,
+    and lets it begin anew, at the same step, with those microbatches that were not computed yet.
   - Waiting blocks in the kernel: no polling, no spinning.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol
@@ -23,13 +25,20 @@ from numpy.typing import NDArray
 
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome
+from thalweg_proto.deal import Hands
 from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
-from thalweg_proto.shared_memory import PERIOD, VERSION_ROWS, MemoryPlan, Vectors
-from thalweg_worker.exchange.connection import Connection
+from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
+from thalweg_proto.shares import share
+from thalweg_worker.exchange.connection import MEETING_FDS, Connection
+from thalweg_worker.exchange.taking import SittingOut, helps, sits_out
 
 
 class ServerWork(Protocol):
     """The server's part of a step, as far as one worker does it."""
+
+    def join(self, place: int, members: int) -> None:
+        """Before the first step and after each change of those who meet: this worker is number `place` of `members`."""
+        ...
 
     @property
     def shares(self) -> Sequence[tuple[Callable[[], None], Callable[[], None]]]:
@@ -47,7 +56,7 @@ class NewServerWork(Protocol):
     """Makes the ServerWork of one worker."""
 
     def __call__(
-        self, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, workers: int, copies: Copies
+        self, plan: MemoryPlan, vectors: Vectors, board: Board, *, rank: int, copies: Copies
     ) -> ServerWork: ...
 
 
@@ -83,10 +92,10 @@ class MeetingExchange:
     """One worker's end.
 
     board:        the numbers that all of this host share
-    microbatches: the microbatches that this worker computes in each step
+    microbatches: those that are dealt to this worker in each step
     overwritten:  those of all microbatches whose gradients an update overwrites
     chunks:       the chunks of the held-out set that it evaluates
-    push_s, apply_s: of the last `complete`, in seconds (messages.StepRecord)
+    push_s, apply_s: of the last step, in seconds (messages.StepRecord)
     """
 
     def __init__(self, connection: Connection, new_server_work: NewServerWork) -> None:
@@ -96,37 +105,80 @@ class MeetingExchange:
         self.push_s = self.apply_s = 0.0
         self._alarm = select.poll()
         self._alarm.register(connection, select.POLLIN)
-        welcome, fds, layout = connection.welcome, connection.fds, connection.layout
-        self.microbatches = range(welcome.gradients_of_worker.begin, welcome.gradients_of_worker.end)
-        self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)
+        welcome, fds = connection.welcome, connection.fds
+        self.microbatches = self.chunks = range(0)
         plan = MemoryPlan(size=welcome.size, microbatches=welcome.gradients, slots=welcome.slots)
         self.overwritten = plan.overwritten
-        vectors, self.board = Vectors(plan, fds[0]), Board(plan, welcome.workers, fds[1])
+        self._vectors, self.board = Vectors(plan, fds[0]), Board(plan, welcome.workers, fds[1])
         os.close(fds[0])
         os.close(fds[1])
-        meeting = RendezvousFds(fds[2], (fds[3], fds[4]))
-        self._rendezvous = Rendezvous(meeting, welcome.workers, connection.fileno())
+        self._rendezvous = Rendezvous(RendezvousFds(fds[2], (fds[3], fds[4])), connection.fileno())
         self._copies = Copies(connection, self.board, fds[5])
-        self._work = new_server_work(
-            plan, vectors, self.board, rank=self.rank, workers=welcome.workers, copies=self._copies
-        )
+        self._hands = Hands(fds[MEETING_FDS:], self.board, connection.fileno())
+        self._others: tuple[int, ...] = ()
+        self._sitting_out = SittingOut()
+        self._last = False
+        self._work = new_server_work(plan, self._vectors, self.board, rank=self.rank, copies=self._copies)
         # Views are made once: a step creates no array.
-        self._parameters = [layout.views(vectors.version(row)) for row in range(VERSION_ROWS)]
-        self._gradients = [
-            {m: layout.views(vectors.gradient(step, m)) for m in self.microbatches} for step in range(PERIOD)
-        ]
+        self._parameters = [connection.layout.views(self._vectors.version(row)) for row in range(VERSION_ROWS)]
 
-    def begin(self) -> bool:
-        """Waits until all workers have joined; False where the run is over before that."""
-        return isinstance(self.connection.receive(), messages.Begin)
+    def meet(self) -> bool:
+        """Waits until it is said who meets from now on; False where the run is over."""
+        self.idle()
+        while not isinstance(message := self.connection.receive(), messages.Begin):
+            if isinstance(message, messages.Stop):
+                return False
+            self.connection.regrouped()
+        members = self.board.members
+        place, count = members.index(self.rank), len(members)
+        self.microbatches = share(self.connection.welcome.gradients, place, count)
+        self.chunks = share(self.connection.welcome.chunks, place, count)
+        # Whom it helps first is another one for each.
+        self._others = members[place + 1 :] + members[:place]
+        self._rendezvous.join(count)
+        self._work.join(place, count)
+        return True
 
     def parameters(self) -> dict[str, NDArray[np.float32]]:
         """The newest version by name, read-only views."""
         return self._parameters[self.board.version % VERSION_ROWS]
 
     def gradient(self, microbatch: int) -> dict[str, NDArray[np.float32]]:
-        """Where the gradient of `microbatch` for this step goes, by name, writable views."""
-        return self._gradients[self.board.version % PERIOD][microbatch]
+        """Where the gradient of `microbatch` for this step goes, by name, new writable views."""
+        return self.connection.layout.views(self._vectors.gradient(self.board.version, microbatch))
+
+    def take(self) -> Iterator[int]:
+        """The microbatches that this worker computes in this step, one after the other; each is computed before the
+        next one is asked for. It ends early where the server calls."""
+        rank, mark = self.rank, perf_counter()
+        if not self._sitting_out.this_step(self._slow()):
+            while not self._called() and (m := self._hands.take_first(rank)) is not None:
+                mark = yield from self._computed(m, mark)
+        while not self._called() and (m := self._from_others()) is not None:
+            mark = yield from self._computed(m, mark)
+
+    def _computed(self, m: int, begin: float) -> Generator[int, None, float]:
+        board, rank = self.board, self.rank
+        board.busy_since[rank] = begin
+        yield m
+        end = perf_counter()
+        board.done[m] = board.version + 1
+        board.piece_s[rank] = end - begin
+        return end
+
+    def _slow(self) -> bool:
+        board = self.board
+        own_s = board.piece_s[self.rank]
+        return sits_out(own_s, [board.piece_s[each] for each in self._others], sum(board.left))
+
+    def _from_others(self) -> int | None:
+        board, own_s = self.board, self.board.piece_s[self.rank]
+        for other in self._others:
+            if helps(board.left[other], board.piece_s[other], own_s, idle=not board.busy_since[other]):
+                m = self._hands.take_last(other)
+                if m is not None:
+                    return m
+        return None
 
     def busy(self) -> None:
         """Writes down that this worker begins a piece of work."""
@@ -136,44 +188,56 @@ class MeetingExchange:
         """Writes down that it has none, and may wait for as long as it takes."""
         self.board.busy_since[self.rank] = 0.0
 
+    def arrive(self) -> Iterator[int]:
+        """Says that this worker's gradients are there. The last one to say so gets what nobody has taken."""
+        begin = perf_counter()
+        self._last = self._rendezvous.arrive()
+        self.push_s, self.apply_s = perf_counter() - begin, 0.0
+        if self._last:
+            mark = begin + self.push_s
+            for rank in (self.rank, *self._others):
+                while not self._called() and (m := self._hands.take_first(rank)) is not None:
+                    mark = yield from self._computed(m, mark)
+
     def complete(self, meanwhile: Callable[[], None]) -> bool:
-        """Says that this worker's gradients are there; returns when the next version is, or will never be.
+        """After `arrive`; returns when the next version is there, or will not be made by those who meet now.
 
         meanwhile: what this worker may do where it would wait; called once for each rendezvous at which it does
 
-        False where the server says that the run is over. Raises ServerError where the server is gone.
+        False where the server calls: `meet` says for what. Raises ServerError where the server is gone.
         """
-        begin = perf_counter()
-        last = self._rendezvous.arrive()
-        self.push_s, self.apply_s = perf_counter() - begin, 0.0
-        going = self._go_on(last, self._work.pushed, meanwhile)
-        for share, once in self._work.shares:
+        if self._last and self._called():
+            return False
+        going = self._go_on(self._last, self._pushed, meanwhile)
+        for work, once in self._work.shares:
             if not going or self.board.outcome is not Outcome.TRAIN:
                 break
             begin = self.board.busy_since[self.rank] = perf_counter()
-            share()
+            work()
             self.apply_s += perf_counter() - begin
             going = self._go_on(self._rendezvous.arrive(), once, meanwhile)
-        return going and not self._called_off()
+        return going
+
+    def _pushed(self) -> None:
+        self._hands.deal()  # for the next step, while nobody takes any
+        self._work.pushed()
 
     def _go_on(self, last: bool, once: Callable[[], None], meanwhile: Callable[[], None]) -> bool:
-        """The rest of a rendezvous after `arrive`; False where the server ended the run."""
+        """The rest of a rendezvous after `arrive`; False where the server calls."""
         if last:
             once()
             self._rendezvous.open()
             return True
         meanwhile()
         self.idle()
-        if self._rendezvous.wait():
-            return True
-        self.connection.receive()  # a Stop; raises where it is the end of the server
-        return False
+        return self._rendezvous.wait()
 
-    def _called_off(self) -> bool:
-        """Whether the server ended the run; a worker that is always the last, as one that is alone, never waits."""
-        return bool(self._alarm.poll(0)) and isinstance(self.connection.receive(), messages.Stop)
+    def _called(self) -> bool:
+        """Whether the server calls, or is gone."""
+        return bool(self._alarm.poll(0))
 
     def close(self) -> None:
+        self._hands.close()
         self._work.close()
         self._copies.close()
         self._rendezvous.close()

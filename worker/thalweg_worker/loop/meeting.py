@@ -25,8 +25,7 @@ def run(
     """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
     # What is not finite is found and named at the update; NumPy's warnings would come first and say less.
     with np.errstate(all="ignore"):
-        if exchange.begin():
-            _Loop(exchange, engine, sampler, training, held_out).run()
+        _Loop(exchange, engine, sampler, training, held_out).run()
 
 
 class _Loop:
@@ -41,59 +40,73 @@ class _Loop:
         self._exchange = exchange
         self._engine = engine
         self._held_out = held_out
-        self._source = BatchSource(training, sampler, exchange.microbatches)
-        self._weights = {m: sampler.size(m) / sampler.batch_size for m in exchange.microbatches}
+        self._source = BatchSource(training, sampler)
+        self._weights = [sampler.size(m) / sampler.batch_size for m in range(sampler.microbatches)]
         self._gradients: dict[tuple[int, int], Callable[[], float]] = {}
-        self._sample_s = 0.0
+        self._computed = 0
+        self._sample_s = self._compute_s = 0.0
 
     def run(self) -> None:
-        exchange, board = self._exchange, self._exchange.board
-        going = True
-        while going and board.outcome is Outcome.TRAIN:
-            going = self._step(board.version)
-            if board.evaluate and going:
-                self._evaluate(board.version)
-        if board.outcome is Outcome.NOT_FINITE:
-            self._restore()
-        exchange.idle()
+        exchange = self._exchange
+        while exchange.meet():
+            self._source.expect(exchange.microbatches)
+            if self._train():
+                exchange.idle()
+                exchange.connection.leave()
         exchange.connection.leave()
 
+    def _train(self) -> bool:
+        """Until there is nothing more to train; False where the server calls before that."""
+        board = self._exchange.board
+        while True:
+            if board.evaluate:
+                self._evaluate(board.version)
+            if board.outcome is not Outcome.TRAIN:
+                break
+            if not self._step(board.version):
+                return False
+        if board.outcome is Outcome.NOT_FINITE:
+            self._restore()
+        return True
+
     def _step(self, step: int) -> bool:
-        """One step; False where the server ended the run."""
-        exchange, source, losses = self._exchange, self._source, self._exchange.board.losses
-        busy_since, rank = exchange.board.busy_since, exchange.rank
-        compute_s = self._sample_s = 0.0
-        mark = perf_counter()
-        for m in exchange.microbatches:
-            busy_since[rank] = mark
-            source.draw(step, m)
-            drawn = perf_counter()
-            losses[m] = self._gradient(step, m)()
-            computed = perf_counter()
-            self._sample_s += drawn - mark
-            compute_s += computed - drawn
-            mark = computed
-        drawn_s = self._sample_s
+        """One step; False where the server calls."""
+        exchange, board = self._exchange, self._exchange.board
+        self._computed = 0
+        self._compute_s = self._sample_s = 0.0
+        begin = perf_counter()
+        for m in exchange.take():
+            self._compute(step, m)
+        for m in exchange.arrive():
+            self._compute(step, m)
         going = exchange.complete(meanwhile=partial(self._draw_ahead, step + 1))
-        waited_s = perf_counter() - mark - exchange.push_s - (self._sample_s - drawn_s)
-        board = exchange.board
         if going and board.version > step:
+            waited_s = perf_counter() - begin - self._sample_s - self._compute_s - exchange.push_s
             exchange.connection.tell(
                 StepRecord(
                     rank=exchange.rank,
-                    microbatches=len(exchange.microbatches),
+                    microbatches=self._computed,
                     step=step,
                     loss=board.loss,
                     gradient_norm=board.gradient_norm,
                     published_s=board.published_s,
                     sample_s=self._sample_s,
-                    compute_s=compute_s,
+                    compute_s=self._compute_s,
                     push_s=exchange.push_s,
                     wait_s=waited_s,
                     apply_s=exchange.apply_s,
                 )
             )
         return going
+
+    def _compute(self, step: int, microbatch: int) -> None:
+        begin = perf_counter()
+        self._source.draw(step, microbatch)
+        drawn = perf_counter()
+        self._exchange.board.losses[microbatch] = self._gradient(step, microbatch)()
+        self._sample_s += drawn - begin
+        self._compute_s += perf_counter() - drawn
+        self._computed += 1
 
     def _gradient(self, step: int, microbatch: int) -> Callable[[], float]:
         """Forward and backward of a microbatch, on the buffers of a step; asked for once for each of these."""
@@ -111,7 +124,8 @@ class _Loop:
     def _draw_ahead(self, step: int) -> None:
         """Draws the first samples of `step`, the next one, in time that would be waited away."""
         begin = perf_counter()
-        self._source.draw(step, self._exchange.microbatches[0])
+        if self._exchange.microbatches:
+            self._source.draw(step, self._exchange.microbatches[0])
         self._sample_s += perf_counter() - begin
 
     def _evaluate(self, version: int) -> None:

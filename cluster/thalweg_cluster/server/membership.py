@@ -1,0 +1,57 @@
+"""Who takes part in the steps of one host. Pure: ranks go in, and what is to be done comes out.
+
+    meeting --(one is gone, or a new one has joined)--> calling --(all who met are out)--> meeting, as others
+
+Rules:
+  - Between two memberships nobody writes what is shared. Each who met says that it is out of the meeting, or is gone:
+    its process has ended, so that it cannot wake up and write.
+  - Each membership has a number, the generation; nothing of an earlier one reaches a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+
+
+class Membership:
+    """members: who meets, by place, or who met until they were called out
+    generation: of this membership; 0: there was none yet
+    """
+
+    def __init__(self) -> None:
+        self.members: tuple[int, ...] = ()
+        self.generation = 0
+        self._awaited: set[int] | None = set()  # who is yet to say that it is out; None: they meet
+        self._finished: set[int] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all who meet say that they have nothing more to do."""
+        return self._finished.issuperset(self.members)
+
+    def leaves(self, rank: int) -> None:
+        """A member has nothing more to do, unless others are to meet."""
+        self._finished.add(rank)
+
+    def call(self, joined: Set[int]) -> list[int]:
+        """Who is to be called out of the meeting now, given who is there."""
+        met = set(self.members)
+        if self._awaited is not None or met - self._finished <= joined <= met:
+            return []
+        self._awaited = met & joined
+        return sorted(self._awaited)
+
+    def out(self, rank: int) -> None:
+        """One who met is out of the meeting, or gone."""
+        if self._awaited is not None:
+            self._awaited.discard(rank)
+
+    def ready(self, joined: Set[int]) -> bool:
+        """Whether those who are there may meet now."""
+        return self._awaited is not None and not self._awaited and bool(joined)
+
+    def meet(self, ranks: Iterable[int]) -> None:
+        """These meet from now on."""
+        self.members, self._awaited = tuple(sorted(ranks)), None
+        self._finished.clear()
+        self.generation += 1
