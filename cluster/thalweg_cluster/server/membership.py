@@ -21,8 +21,10 @@ class Membership:
     def __init__(self) -> None:
         self.members: tuple[int, ...] = ()
         self.generation = 0
-        self._awaited: set[int] | None = set()  # who is yet to say that it is out; None: they meet
+        self._met: set[int] = set()  # the members that are not gone
         self._finished: set[int] = set()
+        self._missed = False  # whether one is gone that had not finished
+        self._awaited: set[int] | None = set()  # who is yet to say that it is out; None: they meet
 
     @property
     def finished(self) -> bool:
@@ -33,18 +35,23 @@ class Membership:
         """A member has nothing more to do, unless others are to meet."""
         self._finished.add(rank)
 
-    def call(self, joined: Set[int]) -> list[int]:
-        """Who is to be called out of the meeting now, given who is there."""
-        met = set(self.members)
-        if self._awaited is not None or met - self._finished <= joined <= met:
-            return []
-        self._awaited = met & joined
-        return sorted(self._awaited)
-
     def out(self, rank: int) -> None:
-        """One who met is out of the meeting, or gone."""
+        """One who met is out of the meeting, since it was called."""
         if self._awaited is not None:
             self._awaited.discard(rank)
+
+    def gone(self, rank: int) -> None:
+        """The process of one who had joined has ended."""
+        self._missed |= rank in self._met - self._finished
+        self._met.discard(rank)
+        self.out(rank)
+
+    def call(self, joined: Set[int]) -> list[int]:
+        """Who is to be called out of the meeting now, given who is there."""
+        if self._awaited is not None or not (self._missed or joined - self._met):
+            return []
+        self._awaited = set(self._met)
+        return sorted(self._awaited)
 
     def ready(self, joined: Set[int]) -> bool:
         """Whether those who are there may meet now."""
@@ -52,6 +59,6 @@ class Membership:
 
     def meet(self, ranks: Iterable[int]) -> None:
         """These meet from now on."""
-        self.members, self._awaited = tuple(sorted(ranks)), None
-        self._finished.clear()
+        self.members, self._met = tuple(sorted(ranks)), set(ranks)
+        self._finished, self._missed, self._awaited = set(), False, None
         self.generation += 1

@@ -193,7 +193,7 @@ class Server:
 
     def _on_record(self, rank: int, record: bytes | Gone) -> None:
         if isinstance(record, Gone):
-            self._membership.out(rank)
+            self._membership.gone(rank)
             return
         message = messages.unpack_from_worker(record)
         if isinstance(message, Evaluated):
