@@ -48,7 +48,7 @@ class Board:
     left:    (seats,) how many microbatches each has yet to begin, of those it was dealt
     finite:  (seats,) 1 where a worker's share of the next version is finite, 0 where it is not
     busy_since: (seats,) when each began the piece of work that it is at (time.perf_counter); 0: it waits for others
-    piece_s: (seats,) how long each took for the newest microbatch, in seconds
+    piece_s: (seats,) how long each takes for a microbatch, in seconds (thalweg_worker/exchange/taking.py)
     squares: (chunks,) sum of the squares of the summed gradient, chunk by chunk, where the norm is wanted
     """
 

@@ -4,26 +4,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_worker.exchange.taking import OUT_MAX, SittingOut, helps, sits_out
+from thalweg_worker.exchange.taking import OUT_MAX, OUT_S, Pace, SittingOut, helps, sits_out
 
 SECONDS = st.floats(1e-6, 1e3)
 
 
 @pytest.mark.parametrize(
-    ("left", "piece_s", "own_s", "idle", "expected"),
+    ("left", "piece_s", "own_s", "expected"),
     [
-        (0, 10.0, 1.0, True, False),  # nothing is left
-        (1, 1.0, 1.0, False, False),  # it is about to take it itself
-        (2, 1.0, 1.0, False, True),  # it is two behind
-        (1, 10.0, 1.0, False, True),  # it is slow
-        (3, 1.0, 10.0, False, False),  # the helper is slow
-        (1, 1.0, 10.0, True, True),  # nobody else will
-        (3, 0.0, 0.0, False, False),  # nothing is known yet
+        (0, 10.0, 1.0, False),  # nothing is left
+        (0, OUT_S, 1.0, False),
+        (2, 1.0, 1.0, False),  # it is as quick
+        (3, 1.0, 1.0, True),  # but far behind
+        (1, 10.0, 1.0, True),  # it is slow
+        (3, 1.0, 10.0, False),  # the helper is slow
+        (1, OUT_S, 10.0, True),  # it will not compute it itself
+        (3, 0.0, 1.0, False),  # nothing is known of it yet
+        (3, 1.0, 0.0, False),
+        (1, 3e-5, 1e-5, False),  # not worth it
     ],
 )
-def test_who_is_done_helps_who_is_behind(left, piece_s, own_s, idle, expected):
-    """By hand."""
-    assert helps(left, piece_s, own_s, idle=idle) == expected
+def test_who_is_done_helps_who_is_behind(left, piece_s, own_s, expected):
+    """By hand, in seconds."""
+    assert helps(left, piece_s, own_s) == expected
+
+
+def test_a_pace_is_that_of_the_best_of_the_newest_few():
+    """One disturbance does not count; being slow all the time does, soon."""
+    pace = Pace()
+    assert [pace.took(seconds) for seconds in (1.0, 9.0, 1.1, 1.2, 8.0, 8.0, 8.0, 8.0)] == [
+        1.0, 1.0, 1.0, 1.0, 1.1, 1.1, 1.2, 8.0,
+    ]  # fmt: skip
 
 
 def test_a_worker_ten_times_slower_sits_out_where_three_others_are_quick():
@@ -37,6 +48,7 @@ def test_who_is_alone_or_knows_nothing_sits_nothing_out():
     """Nobody else is there, or how quick somebody is is not known."""
     assert not sits_out(1.0, [], 4)
     assert not sits_out(1.0, [0.001, 0.0], 4)
+    assert not sits_out(1.0, [OUT_S], 4)
 
 
 @given(st.lists(SECONDS, min_size=2, max_size=8), st.integers(1, 64))

@@ -30,7 +30,7 @@ from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.shares import share
 from thalweg_worker.exchange.connection import MEETING_FDS, Connection
-from thalweg_worker.exchange.taking import SittingOut, helps, sits_out
+from thalweg_worker.exchange.taking import OUT_S, Pace, SittingOut, helps, sits_out
 
 
 class ServerWork(Protocol):
@@ -116,7 +116,7 @@ class MeetingExchange:
         self._copies = Copies(connection, self.board, fds[5])
         self._hands = Hands(fds[MEETING_FDS:], self.board, connection.fileno())
         self._others: tuple[int, ...] = ()
-        self._sitting_out = SittingOut()
+        self._sitting_out, self._pace, self._own_s = SittingOut(), Pace(), 0.0
         self._last = False
         self._work = new_server_work(plan, self._vectors, self.board, rank=self.rank, copies=self._copies)
         # Views are made once: a step creates no array.
@@ -150,8 +150,11 @@ class MeetingExchange:
     def take(self) -> Iterator[int]:
         """The microbatches that this worker computes in this step, one after the other; each is computed before the
         next one is asked for. It ends early where the server calls."""
-        rank, mark = self.rank, perf_counter()
-        if not self._sitting_out.this_step(self._slow()):
+        board, rank, mark = self.board, self.rank, perf_counter()
+        if self._sitting_out.this_step(self._slow()):
+            board.piece_s[rank] = OUT_S
+        else:
+            board.piece_s[rank] = self._own_s
             while not self._called() and (m := self._hands.take_first(rank)) is not None:
                 mark = yield from self._computed(m, mark)
         while not self._called() and (m := self._from_others()) is not None:
@@ -163,18 +166,17 @@ class MeetingExchange:
         yield m
         end = perf_counter()
         board.done[m] = board.version + 1
-        board.piece_s[rank] = end - begin
+        board.piece_s[rank] = self._own_s = self._pace.took(end - begin)
         return end
 
     def _slow(self) -> bool:
         board = self.board
-        own_s = board.piece_s[self.rank]
-        return sits_out(own_s, [board.piece_s[each] for each in self._others], sum(board.left))
+        return sits_out(self._own_s, [board.piece_s[each] for each in self._others], sum(board.left))
 
     def _from_others(self) -> int | None:
-        board, own_s = self.board, self.board.piece_s[self.rank]
+        board = self.board
         for other in self._others:
-            if helps(board.left[other], board.piece_s[other], own_s, idle=not board.busy_since[other]):
+            if helps(board.left[other], board.piece_s[other], self._own_s):
                 m = self._hands.take_last(other)
                 if m is not None:
                     return m

@@ -1,49 +1,64 @@
 """When a worker computes what was dealt to another, and when it leaves its own to others. Pure.
 
 A step takes as long as its slowest worker, unless the others do that one's work. What is computed where changes no bit
-of the result, so these rules are free to guess. They guess from how long each worker took for its newest microbatch.
-They may be wrong: whoever arrives last at the end of a step computes what nobody took.
+of the result, so these rules are free to guess. They guess from how long each worker took lately for a microbatch: the
+shortest of the newest few, since any of them may have been disturbed. They may be wrong: whoever arrives last at the
+end of a step computes what nobody took.
 
 Rules:
   - Workers that are about equally quick keep to their own microbatches: their samples are drawn ahead, and their
     buffers lie in the cache of their core.
-  - Who is done helps another where that one would take more than twice as long for the rest as it takes itself for one.
+  - Who is done helps another where that one would take much longer for the rest than it takes itself for one.
   - Who is much slower than the others sits a step out, where they would be done with its part in less than half of the
     time that it takes for one microbatch. It tries again after a step, then after 2, 4, ... 64: it may have recovered.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 
 MUCH = 2.0
+NEW_S = 2e-4
+"""What another's microbatch costs beyond one's own: its samples are not worked out yet."""
 OUT_MAX = 64
 """Steps that a slow worker sits out at most before it tries again."""
+OUT_S = math.inf
+"""As how long a microbatch counts for a worker that sits the step out."""
+NEWEST = 4
 
 
-def helps(left: int, piece_s: float, own_s: float, *, idle: bool) -> bool:
+class Pace:
+    """How long a worker takes for a microbatch."""
+
+    def __init__(self) -> None:
+        self._newest: deque[float] = deque(maxlen=NEWEST)
+
+    def took(self, seconds: float) -> float:
+        """Its newest one took so long; returns its pace, in seconds."""
+        self._newest.append(seconds)
+        return min(self._newest)
+
+
+def helps(left: int, piece_s: float, own_s: float) -> bool:
     """Whether a worker that is done takes a microbatch of another.
 
     left:  how many that one has not begun
-    piece_s, own_s: how long that one, and the worker itself, took for their newest microbatch; 0: not known
-    idle:  that one waits for others: it will not compute them itself
+    piece_s, own_s: the pace of that one, and of the worker itself; 0: not known
     """
-    if not left:
-        return False
-    return idle or (own_s > 0 and (left + 1) * piece_s > MUCH * own_s)
+    return left > 0 and own_s > 0 and left * piece_s > MUCH * own_s + NEW_S
 
 
 def sits_out(own_s: float, others_s: Sequence[float], left: int) -> bool:
     """Whether a worker leaves its microbatches to the others.
 
-    own_s, others_s: how long each took for its newest microbatch; 0: not known
+    own_s, others_s: the pace of each; 0: not known
     left: microbatches of the step that nobody has begun
     """
-    if not others_s or not all(others_s):
-        return False
+    speed = sum(1 / each for each in others_s) if all(others_s) else 0.0
     # Each of the others may be in the middle of one of its own.
-    theirs_s = (left + len(others_s)) / sum(1 / each for each in others_s)
-    return own_s > MUCH * theirs_s
+    return speed > 0 and own_s > MUCH * (left + len(others_s)) / speed
 
 
 class SittingOut:
