@@ -1,7 +1,7 @@
 """The Prometheus metrics of a server, made from its telemetry when they are scraped.
 
 Names follow the Prometheus conventions: prefix `thalweg_`, base units, `_total` on counters. No label has values that
-grow without bound: phases, results, states, directions and hosts are fixed sets.
+grow without bound: phases, results, states, directions, hosts and workers are fixed sets.
 """
 
 from __future__ import annotations
@@ -57,6 +57,23 @@ class TelemetryCollector(Collector):
         states.add_metric(["joined"], t.joined)
         states.add_metric(["expected"], t.workers - t.joined)
         yield states
+        yield GaugeMetricFamily(
+            "thalweg_generation", "Number of the membership: it grows with each change.", t.generation
+        )
+        if t.pace_s:
+            pace = GaugeMetricFamily(
+                "thalweg_worker_microbatch_seconds",
+                "Shortest of the newest few microbatches of a worker; +Inf while it leaves them to quicker ones.",
+                labels=["worker"],
+            )
+            for rank, seconds in t.pace_s.items():
+                pace.add_metric([str(rank)], seconds)
+            yield pace
+            yield CounterMetricFamily(
+                "thalweg_microbatches_taken_over",
+                "Microbatches computed by another worker than the one that they were dealt to.",
+                t.taken_over,
+            )
         pushes = CounterMetricFamily("thalweg_pushes", "Gradient pushes by what became of them.", labels=["result"])
         for verdict, count in t.pushes.items():
             pushes.add_metric([verdict.value], count)

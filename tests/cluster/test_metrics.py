@@ -20,7 +20,7 @@ from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 def used(steps: int = 3) -> Telemetry:
     """The telemetry of a run of two workers after `steps` steps."""
     t = Telemetry(workers=2, batch_size=64, bytes_pushed=400, bytes_published=400)
-    t.joined = 2
+    t.joined, t.generation, t.taken_over, t.pace_s = 2, 3, 7, {0: 0.002, 1: math.inf}
     t.gradient_norm = 1.25
     t.evaluation_loss, t.evaluation_accuracy = 0.3, 0.9
     told = unpack_from_worker(b"".join(pack_step(record(0, step)) for step in range(steps)))
@@ -70,6 +70,8 @@ def test_counters_say_what_happened():
     """3 steps of 64 samples, 6 pushes of 400 bytes."""
     samples = samples_of(text_of(used()))
     assert samples["thalweg_steps_total", ()] == 3
+    assert (samples["thalweg_generation", ()], samples["thalweg_microbatches_taken_over_total", ()]) == (3, 7)
+    assert samples["thalweg_worker_microbatch_seconds", (("worker", "1"),)] == math.inf
     assert samples["thalweg_samples_total", ()] == 192
     assert samples["thalweg_pushes_total", (("result", "accepted"),)] == 6
     assert samples["thalweg_exchanged_bytes_total", (("direction", "push"),)] == 2400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from time import sleep
 
 import numpy as np
 import pytest
@@ -147,3 +148,16 @@ def test_all_die_at_once(undisturbed):
     for rank in [run.killed.get(timeout=20) for _ in range(3)]:
         run.replace(rank)
     same(run.join(), undisturbed())
+
+
+def test_the_others_do_the_work_of_a_slow_worker(undisturbed):
+    """One takes 30 ms for each microbatch, where the others take less than one: most of its are taken over, and the
+    bits are the same."""
+
+    class Slow(Engine):
+        def before(self, step, microbatch):
+            sleep(0.03)  # this is what is slow, and waits for nothing
+
+    run = train_locally(steps=STEPS, microbatches=6, workers=3, engines={1: Slow})
+    same(run, undisturbed())
+    assert run.servers[0].account.telemetry.taken_over > STEPS

@@ -31,6 +31,10 @@ class Membership:
         """Whether all who meet say that they have nothing more to do."""
         return self._finished.issuperset(self.members)
 
+    def place(self, rank: int) -> tuple[int, int]:
+        """The place of a member, and how many there are."""
+        return self.members.index(rank), len(self.members)
+
     def leaves(self, rank: int) -> None:
         """A member has nothing more to do, unless others are to meet."""
         self._finished.add(rank)

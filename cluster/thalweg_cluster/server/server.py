@@ -39,6 +39,7 @@ from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, Tha
 from thalweg_proto.messages import Broke, CopyAsked, Evaluated, Left, Regrouped
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment
+from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
 LOOK_S = 1.0
@@ -165,7 +166,9 @@ class Server:
             self._membership.meet(joined)
             self._set_the_board()
             self._door.broadcast(messages.pack_begin())
-        self.account.telemetry.joined = len(joined)
+        telemetry = self.account.telemetry
+        telemetry.joined, telemetry.generation = len(joined), self._membership.generation
+        telemetry.pace_s = {rank: self._board.piece_s[rank] for rank in joined}
 
     def _set_the_board(self) -> None:
         """For those who will meet: nobody else writes now. Those who met may have been anywhere in a step."""
@@ -217,6 +220,8 @@ class Server:
         some = records[records["microbatches"] > 0]
         if len(some):
             self._leases.took(float(((some["sample_s"] + some["compute_s"]) / some["microbatches"]).max()))
+        dealt = len(share(self._plan.microbatches, *self._membership.place(int(records["rank"][0]))))
+        telemetry.taken_over += int(np.maximum(records["microbatches"].astype(np.int64) - dealt, 0).sum())
         telemetry.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
         # A step counts once, with the first worker that tells of it.
         new = records[records["step"] >= telemetry.steps]

@@ -132,6 +132,9 @@ class Telemetry:
     published_s:                   when the newest counted version was published (perf_counter)
     checkpoints:                   how many were saved, failed, or were skipped since the one before was still written
     checkpoint_step:               of the newest one that was saved; checkpoint_error: of the newest one that failed
+    generation:                    of the membership on this host
+    taken_over:                    microbatches that a worker computed in place of the one that they were dealt to
+    pace_s:                        how long each worker takes for a microbatch, by rank; infinity: it sits out
     wire:                          by host, where there are several: this one's, and on the lead what others told last
     """
 
@@ -157,6 +160,9 @@ class Telemetry:
     checkpoint_step: int | None = None
     checkpoint_error: str = ""
     checkpoint_durations: Durations = field(default_factory=Durations)
+    generation: int = 1
+    taken_over: int = 0
+    pace_s: Mapping[int, float] = field(default_factory=dict)
     wire: dict[int, WireBytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
