@@ -75,7 +75,8 @@ def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | 
         # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
         os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
-            num_cpus=max(cores, workers),
+            # So many processes Ray starts ahead: one for each worker, one for the server, one for the coordinator.
+            num_cpus=workers + 2,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
