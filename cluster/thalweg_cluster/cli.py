@@ -136,6 +136,14 @@ def resume(
 ) -> None:
     """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
     with reported():
+        console = Console()
+        from thalweg_cluster.reporting.files import may_go_on
+
+        if may_go_on(folder):
+            from thalweg_cluster.launch.train import taken_over
+
+            if (status := taken_over(folder, console, overrides=bool(set_))) is not None:
+                raise typer.Exit(status)
         from thalweg_cluster.launch.resuming import find
 
         found = find(folder)
@@ -147,12 +155,28 @@ def resume(
         preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint)
         from thalweg_cluster.launch.train import finished, train
 
-        console = Console()
         for reason in found.refused:
             console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
         if finished(preparation, folder, console):
             return
         raise typer.Exit(train(preparation, folder, console, address=address, given=given, started_at=STARTED_AT))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
+) -> None:
+    """Show a run that goes on, whoever started it, to its end; or how it ended. Exits with its exit status."""
+    with reported():
+        from thalweg_cluster.launch.train import watch as follow
+
+        console = Console()
+        try:
+            status = follow(folder, console)
+        except KeyboardInterrupt:
+            console.print(f"no longer watching; the run in {folder} goes on", highlight=False, soft_wrap=True)
+            status = EXIT_INTERRUPTED
+        raise typer.Exit(status)
 
 
 def main() -> None:

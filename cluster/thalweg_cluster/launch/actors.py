@@ -122,18 +122,22 @@ class Run:
         remove_placement_group(self.group)
 
 
-def start(preparation: Preparation, place: str, given: Given) -> Run:
+def start(preparation: Preparation, place: str, given: Given, *, generation: int, place_s: float) -> Run:
     """Starts the servers and the workers; they train as soon as all are up.
 
-    place: of the checkpoints, a path or a URL
-    given: to the doors
+    place:      of the checkpoints, a path or a URL
+    given:      to the doors
+    generation: what the checkpoints of these servers say
+    place_s:    how long Ray may take to find room for the workers
+
+    They all belong to the process that calls this: Ray ends them, and gives the room back, where it dies.
 
     InputError where the cluster has too few nodes for the servers, RunError where others use its CPUs.
     """
     job = preparation.job
     group = placement_group([{"CPU": 1}] * job.cluster.workers, strategy=job.cluster.placement)
     try:
-        wait_for_room(group, job.cluster.workers)
+        wait_for_room(group, job.cluster.workers, place_s)
         placement = _placement(group, job.cluster.servers)
     except BaseException:
         remove_placement_group(group)
@@ -141,7 +145,7 @@ def start(preparation: Preparation, place: str, given: Given) -> Run:
     step = step_spec(job, preparation.lengths, preparation.chunks)
     hosts = placement.topology.hosts
     security = between_hosts(given, placement.addresses) if hosts > 1 else on_loopback(given)
-    specs = _server_specs(preparation, placement, step, place, security)
+    specs = _server_specs(preparation, placement, step, place, security, generation)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_server: Any = ray.remote(ServerActor)
     begin = ray.put(preparation.start(placement.topology.hosts))
@@ -171,7 +175,7 @@ def _placement(group: PlacementGroup, servers: int) -> Placement:
 
 
 def _server_specs(
-    preparation: Preparation, placement: Placement, step: StepSpec, place: str, security: RunSecurity
+    preparation: Preparation, placement: Placement, step: StepSpec, place: str, security: RunSecurity, generation: int
 ) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
@@ -184,7 +188,7 @@ def _server_specs(
             rule=step.rule,
             slots=(slot.name for slot in step.server_rule().slots),
             hosts=placement.topology.hosts,
-            generation=1,
+            generation=generation,
         ),
     )
     if placement.topology.hosts == 1 and step.workers_meet:

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -19,25 +19,33 @@ from thalweg_proto.errors import ServerError, ThalwegError
 
 
 class Loss(NamedTuple):
-    """A process that died: of the worker `number`, or of the server of host `number`."""
+    """A process that died: of the worker `number`, of the server of host `number`, or of the coordinator (0)."""
 
-    kind: str  # "worker" or "server"
+    kind: str  # "worker", "server" or "coordinator"
     number: int
     cause: str
 
     def __str__(self) -> str:
-        where = f"worker {self.number}" if self.kind == "worker" else f"the server of host {self.number}"
-        return f"{where}: {self.cause}"
+        where = {"worker": f"worker {self.number}", "server": f"the server of host {self.number}"}
+        return f"{where.get(self.kind, 'the coordinator')}: {self.cause}"
 
 
 class Failures:
     """The losses of a run so far, and whether it may go on."""
 
-    def __init__(self, bound: int) -> None:
-        """`bound`: so many times a run may go on after a loss; -1: always."""
+    def __init__(self, bound: int, losses: Iterable[Loss] = (), times: int = 0) -> None:
+        """
+        bound:  so many times a run may go on after a loss; -1: always
+        losses: before now
+        times:  so often the run has gone on after one
+        """
         self._bound = bound
-        self._losses: list[Loss] = []
-        self.times = 0
+        self._losses = list(losses)
+        self.times = times
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        return tuple(self._losses)
 
     def may_go_on(self, losses: Sequence[Loss]) -> bool:
         """Takes note of what died at one time; whether the run may go on without it."""
@@ -49,7 +57,7 @@ class Failures:
 
     @property
     def restarts(self) -> dict[str, int]:
-        """How often processes of each kind were replaced after a loss of their own."""
+        """How often workers and servers were replaced after a loss of their own."""
         kinds = Counter(loss.kind for loss in self._losses)
         return {kind: kinds[kind] for kind in ("worker", "server")}
 

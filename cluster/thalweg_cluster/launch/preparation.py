@@ -29,6 +29,7 @@ class Preparation:
 
     start:  what the run starts from, given how many hosts it will have
     first:  steps that were taken before
+    generation: of the checkpoint that the run goes on from; 0: there is none
     chunks:  into how many chunks the held-out set is cut; 0: there is none
     """
 
@@ -40,6 +41,7 @@ class Preparation:
     layout: Layout
     start: Callable[[int], TrainingState]
     first: int
+    generation: int
     chunks: int
 
 
@@ -102,6 +104,7 @@ def prepare(
         layout=layout,
         start=(lambda _: TrainingState.new(initial)) if checkpoint is None else checkpoint.state,
         first=0 if checkpoint is None else checkpoint.manifest.step,
+        generation=0 if checkpoint is None else checkpoint.manifest.generation,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
     )
 

@@ -27,22 +27,37 @@ def check_given(workers: int, cpus_by_node: list[int]) -> list[Problem]:
     return [Problem("cluster.workers", expected, str(workers), "add nodes with `ray start --address=...`")]
 
 
-def connect(address: str) -> None:
-    """Joins the cluster at `address`. Raises InputError where none answers there, or it does not let us in."""
-    expected = "the address of a Ray cluster"
+def why_nobody_answers(address: str) -> OSError | None:
+    """What happens when one calls `address`; None where somebody answers, or where that cannot be found out."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "/" not in host:
-        # Ray itself would try for minutes, and then end the process.
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
         except OSError as error:
-            hint = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
-            raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {error}", hint)]) from None
+            return error
+    return None
+
+
+def connect(address: str) -> None:
+    """Joins the cluster at `address`. Raises InputError where none answers there, or it does not let us in."""
+    expected = "the address of a Ray cluster"
+    # Ray itself would try for minutes, and then end the process.
+    if (why := why_nobody_answers(address)) is not None:
+        hint = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
+        raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {why}", hint)])
+    _quiet()
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises a different one for each way in which it cannot connect
         hint = "ray start --head turns token authentication on: set RAY_AUTH_MODE=token here as well"
         raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {error}", hint)]) from error
+
+
+def _quiet() -> None:
+    # Ray asks on the terminal, and reports to its makers, unless told.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What Ray will do with accelerators one day is not our user's to read on each run.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 @contextlib.contextmanager
@@ -54,16 +69,14 @@ def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | 
     Raises InputError where the cluster at `address` cannot be reached or has too few CPUs.
     """
     cores = len(os.sched_getaffinity(0))
-    # Ray asks on the terminal, and reports to its makers, unless told.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # What Ray will do with accelerators one day is not our user's to read on each run.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
+        _quiet()
         warning = oversubscribed(workers, cores)
         # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
         os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
-            num_cpus=max(cores, workers),
+            # So many processes Ray starts ahead: one for each worker, one for the server, one for the coordinator.
+            num_cpus=workers + 2,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

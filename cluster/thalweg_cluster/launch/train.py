@@ -1,65 +1,49 @@
-"""`thalweg train`: one run, from the prepared job to summary.json."""
+"""`thalweg train`, `resume`, `watch`: prepare a run, start its coordinator, and follow it."""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
-from rich.markup import escape
 
-from thalweg_cluster.checkpoints import newest, open_store
-from thalweg_cluster.launch.actors import Run, start
-from thalweg_cluster.launch.failures import Failures, Loss, describe_failures, failure_of, only_saw_another_fail
+from thalweg_cluster.launch import room
+from thalweg_cluster.launch.coordinator import Coordinator, CoordinatorSpec
+from thalweg_cluster.launch.following import Follower, follow
+from thalweg_cluster.launch.journal import Ended
 from thalweg_cluster.launch.preparation import Preparation
-from thalweg_cluster.launch.ray_cluster import ray_cluster
-from thalweg_cluster.launch.resuming import checkpoint_place
+from thalweg_cluster.launch.ray_cluster import connect, ray_cluster, why_nobody_answers
+from thalweg_cluster.launch.record import Record, read_record
 from thalweg_cluster.reporting.closing import print_closing
-from thalweg_cluster.reporting.files import RunFolder
-from thalweg_cluster.reporting.progress import progress_view
+from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
+from thalweg_proto.errors import InputError, Problem, RunError
 from thalweg_proto.job import job_to_toml
 
-WATCH_S = 0.5
-"""How often the run is looked at. Each look costs the workers' cores a millisecond or two."""
-STOP_S = 30.0
-SAVE_S = 600.0
-"""How long the last checkpoint may take."""
 EXIT_STATUS = {"succeeded": 0, "failed": 1, "cancelled": 130}
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What one attempt came to.
-
-    result: None where the server died and nothing is known of the run
-    losses: processes that died, where that is all that went wrong: the run can go on without them
-    """
-
-    result: RunResult | None
-    error: str | None
-    losses: list[Loss]
-    hosts: int
-    servers: int
+NAMESPACE = "thalweg"
+"""In which coordinators have their names, on each Ray cluster."""
+CALLS = 16
+"""So many may ask a coordinator at the same time; others wait for their turn."""
 
 
 def train(
     preparation: Preparation, out: Path, console: Console, *, address: str | None, given: Given, started_at: float
 ) -> int:
-    """Runs the job, shows how it goes, writes the files of the contract under `out`; returns the exit status.
+    """Starts the run, follows it, and ends it where it is interrupted; returns the exit status.
 
     A process that dies costs the steps since the newest checkpoint: new ones go on from there, to the same bits, as
-    often as the job allows.
+    often as the job allows. Where this one dies, the run goes on, unless the Ray cluster is our own.
 
     address:    of the Ray cluster; None for one of our own
     given:      to the doors
@@ -68,75 +52,131 @@ def train(
     Raises InputError where the Ray cluster does not take the job, RunError where it has no room now; nothing was
     started then.
     """
-    job = preparation.job
-    failures = Failures(job.cluster.max_failures)
     first = preparation.first
     # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
-    with ray_cluster(job.cluster.workers, address) as warning, interruptible():
+    with ray_cluster(preparation.job.cluster.workers, address) as warning, interruptible():
         if warning is not None:
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
         folder = RunFolder(out, first)
-        folder.write_job(job_to_toml(job))
+        folder.write_job(job_to_toml(preparation.job))
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
-        outcome = _attempt(preparation, folder, console, given)
-        while outcome.losses and failures.may_go_on(outcome.losses):
-            preparation = _after(outcome, failures, preparation, folder, console)
-            outcome = _attempt(preparation, folder, console, given)
-    error = outcome.error
-    if outcome.losses and failures.times:
-        error = f"{error}\n{failures.describe()}"
-    summary = summarise(
-        outcome.result,
-        error,
-        parameters=preparation.layout.parameters,
-        workers=job.cluster.workers,
-        servers=outcome.servers,
-        hosts=outcome.hosts,
-        batch_size=preparation.lengths.batch_size,
-        first=first,
-        restarts=failures.restarts if failures.times else {"worker": 0, "server": 0},
+        follower = Follower(_start(preparation, folder, given, started_at))
+        del preparation  # the coordinator has it: one copy of the data is enough
+        return _to_its_end(follower, out, console)
+
+
+def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at: float) -> Any:
+    """The handle of a new coordinator of the run in `folder`, on this node."""
+    context = ray.get_runtime_context()
+    record = Record(
+        address=context.gcs_address,
+        namespace=NAMESPACE,
+        name=f"{preparation.job.name}-{secrets.token_hex(8)}",
         started_at=started_at,
+        first=preparation.first,
+        generation=preparation.generation,
     )
-    folder.write_summary(summary)
-    print_closing(console, summary, str(folder.path))
+    record.write(folder.path)
+    # Any: Ray's types do not know the methods of an actor handle made without its decorator.
+    new_coordinator: Any = ray.remote(Coordinator)
+    coordinator = new_coordinator.options(
+        name=record.name,
+        namespace=record.namespace,
+        lifetime="detached",
+        max_restarts=-1,
+        max_concurrency=CALLS,
+        num_cpus=0,
+        # The folder, and the files that the job names, are here.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False),
+    ).remote(CoordinatorSpec(folder=str(folder.path.absolute()), given=given, place_s=room.PLACE_S))
+    coordinator.begin.remote(preparation)
+    return coordinator
+
+
+def _to_its_end(follower: Follower, folder: Path, console: Console) -> int:
+    """As the command of the run: what interrupts it ends the run, and nothing is left behind."""
+    try:
+        ended = follow(follower, console, stops=True)
+    finally:
+        follower.end()
+    return _closed(ended, folder, console)
+
+
+def _closed(ended: Ended | None, folder: Path, console: Console) -> int:
+    """Says how a run ended; its exit status. ThalwegError where it came to nothing."""
+    if ended is not None and ended.error is not None:
+        raise ended.error
+    # Another command that follows the run may have ended the coordinator before it told this one.
+    summary = ended.summary if ended is not None else read_summary(folder)
+    if summary is None:
+        raise RunError(_not_alive(folder))
+    print_closing(console, summary, str(folder))
     return EXIT_STATUS[summary["state"]]
 
 
-def _attempt(preparation: Preparation, folder: RunFolder, console: Console, given: Given) -> _Outcome:
-    """From the start of all processes to their end."""
-    run = start(preparation, checkpoint_place(preparation.job, folder.path), given)
-    topology = run.placement.topology
-    try:
-        if run.ca is not None:
-            folder.write_ca(run.ca)
-        result, error, losses = _watched(run, preparation, folder, console)
-        if result is not None:
-            folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
-    finally:
-        run.close()
-    return _Outcome(result, error, losses, topology.hosts, sum(topology.owns))
-
-
-def _after(
-    outcome: _Outcome, failures: Failures, preparation: Preparation, folder: RunFolder, console: Console
-) -> Preparation:
-    """What the run goes on from after a loss: the newest whole checkpoint, or where it began."""
-    checkpoint, refused = newest(open_store(checkpoint_place(preparation.job, folder.path)))
-    for reason in refused:
-        console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
-    if checkpoint is not None and checkpoint.manifest.step > preparation.first:
-        preparation = replace(preparation, start=checkpoint.state, first=checkpoint.manifest.step)
-    folder.rewind(preparation.first)
-    for loss in outcome.losses:
-        console.print(f"[yellow]lost[/] {escape(str(loss))}", highlight=False, soft_wrap=True)
-    if outcome.result is not None and outcome.result.error:
-        console.print(f"  {escape(outcome.result.error)}", highlight=False, soft_wrap=True)
-    console.print(
-        f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} (failure {failures.allowed})",
-        highlight=False,
+def _not_alive(folder: Path) -> str:
+    return (
+        f"the run in {folder} has not ended, and nothing of it is alive. To go on from its newest checkpoint: "
+        f"thalweg resume {folder}"
     )
-    return preparation
+
+
+@contextlib.contextmanager
+def going_on(folder: Path) -> Iterator[Follower | None]:
+    """Within the block this process is joined to the run in `folder`; None where nothing of it is alive.
+
+    InputError where `folder` is not that of a run, or where its Ray cluster does not let us in.
+    """
+    record = read_record(folder)
+    if why_nobody_answers(record.address) is not None:
+        yield None
+        return
+    try:
+        connect(record.address)
+    except InputError as error:
+        hint = f"where that cluster is gone, remove {folder / RECORD}"
+        found = "; ".join(problem.found for problem in error.problems)
+        raise InputError([Problem(str(folder / RECORD), "the Ray cluster of the run", found, hint)]) from None
+    try:
+        try:
+            coordinator = ray.get_actor(record.name, namespace=record.namespace)
+        except ValueError:
+            yield None
+            return
+        with interruptible():
+            yield Follower(coordinator)
+    finally:
+        ray.shutdown()
+
+
+def watch(folder: Path, console: Console) -> int:
+    """Shows the run in `folder` to its end, or how it has ended; its exit status. KeyboardInterrupt ends the watching.
+
+    Raises InputError where there is none, RunError where nothing of it is alive and it has not ended.
+    """
+    ended: Ended | None = None
+    if read_summary(folder) is None:
+        with going_on(folder) as follower:
+            if follower is not None:
+                ended = follow(follower, console, stops=False)
+    return _closed(ended, folder, console)
+
+
+def taken_over(folder: Path, console: Console, overrides: bool) -> int | None:
+    """Where the run in `folder` still goes on: follows it in place of the command that started it, and returns its exit
+    status. None where it does not, or is not known to.
+
+    overrides: whether the job was to be changed, which a run that goes on does not take: InputError
+    """
+    with going_on(folder) as follower:
+        if follower is None:
+            return None
+        if overrides:
+            hint = "stop it first: Ctrl-C in `thalweg train` or `thalweg resume`"
+            raise InputError([Problem("--set", f"nothing, since the run in {folder} still goes on", "a change", hint)])
+        console.print(f"the run in {folder} still goes on: following it", highlight=False, soft_wrap=True)
+        return _to_its_end(follower, folder, console)
 
 
 def finished(preparation: Preparation, out: Path, console: Console) -> bool:
@@ -172,99 +212,6 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
         soft_wrap=True,
     )
     return True
-
-
-def _watched(
-    run: Run, preparation: Preparation, folder: RunFolder, console: Console
-) -> tuple[RunResult | None, str | None, list[Loss]]:
-    """Shows the run to its end. Returns what it came to, None where the server died; what went wrong, or None; and what
-    died, where that is all that went wrong."""
-    interrupted = False
-    try:
-        try:
-            opened = ray.get(run.opened[0])
-            console.print(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics", highlight=False)
-            console.print(f"parameters at {opened.doors.clients} (gRPC)", highlight=False)
-            _show(run, preparation, folder, console)
-        except KeyboardInterrupt:
-            interrupted = True
-            console.print("interrupted: stopping, and keeping the results so far", highlight=False)
-            run.server.stop.remote()
-        result: RunResult = ray.get(run.served[0], timeout=STOP_S + SAVE_S)
-    except GetTimeoutError:
-        return None, f"the server did not stop within {STOP_S + SAVE_S:.0f} s", []
-    except RayActorError as error:
-        cause = failure_of(error)
-        return None, f"the server failed: {cause}", [] if interrupted else [Loss("server", 0, cause)]
-    except RayError as error:
-        return None, f"the server failed: {failure_of(error)}", []
-    wait_s = STOP_S if result.error or result.cancelled else 0
-    workers, servers = _said(run.workers, wait_s), _said(run.served[1:], wait_s)
-    server = result.error
-    if result.cancelled and server is None:
-        server = next(iter(servers.own.values()), None)
-    told = describe_failures(workers.own, server=server, step=result.steps, witnesses=workers.seen)
-    losses = [Loss("worker", rank, cause) for rank, cause in workers.died.items()]
-    losses += [Loss("server", 1 + index, cause) for index, cause in servers.died.items()]
-    only_died = workers.died == workers.own and not interrupted
-    return result, told, losses if only_died else []
-
-
-def _show(run: Run, preparation: Preparation, folder: RunFolder, console: Console) -> None:
-    """Follows the run until the server is done; a worker that fails stops it."""
-    rows_seen, warned = 0, ""
-    lengths = preparation.lengths
-    with progress_view(console, steps=lengths.steps, workers=preparation.job.cluster.workers) as view:
-        running = True
-        while running:
-            snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
-            rows_seen += len(snapshot.rows)
-            folder.append_rows(snapshot.rows)
-            view.show(snapshot)
-            if snapshot.checkpoint_error != warned:
-                warned = snapshot.checkpoint_error
-                console.print(f"[yellow]warning[/] {escape(warned)}", highlight=False, soft_wrap=True)
-            running = snapshot.running
-            if running and _anyone_failed(run):
-                run.server.stop.remote()
-
-
-def _anyone_failed(run: Run) -> bool:
-    """Whether a worker or another host's server has failed: the lead may not know of it."""
-    others = [*run.workers, *run.served[1:]]
-    ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
-    return any(failure_of_ref(ref) is not None for ref in ended)
-
-
-class _Said(NamedTuple):
-    """What those say who failed, by position: of themselves, and of having seen another fail; `died`: of the first."""
-
-    own: dict[int, str]
-    seen: dict[int, str]
-    died: dict[int, str]
-
-
-def _said(refs: list[Any], wait_s: float) -> _Said:
-    ended, _ = ray.wait(refs, num_returns=len(refs), timeout=wait_s) if refs else ([], [])
-    said = _Said({}, {}, {})
-    for index, ref in enumerate(refs):
-        error = failure_of_ref(ref) if ref in ended else None
-        if isinstance(error, RayError):
-            (said.seen if only_saw_another_fail(error) else said.own)[index] = failure_of(error)
-            if isinstance(error, RayActorError):
-                said.died[index] = failure_of(error)
-        elif error is not None:
-            said.own[index] = error
-    return said
-
-
-def failure_of_ref(ref: Any) -> RayError | str | None:
-    """What a finished task raised, or what a server's result says went wrong; None where it went well."""
-    try:
-        result = ray.get(ref)
-    except RayError as error:
-        return error
-    return result.error if isinstance(result, RunResult) else None
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from thalweg_proto.errors import Problem
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
+SUMMARY, RECORD = "summary.json", "coordinator.json"
 
 
 def check_folder(path: Path) -> list[Problem]:
@@ -32,6 +33,20 @@ def check_folder(path: Path) -> list[Problem]:
         return []
     found = f"{there}, which cannot be written" if there.is_dir() else f"{there}, which is a file"
     return [Problem("--out", "a folder that can be written", found)]
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """What the run in the folder `path` came to; None where it has not ended. ValueError where it is no JSON."""
+    try:
+        summary: dict[str, Any] = json.loads((path / SUMMARY).read_bytes())
+    except FileNotFoundError:
+        return None
+    return summary
+
+
+def may_go_on(path: Path) -> bool:
+    """Whether there was a run in the folder `path` that has not ended, as far as the folder tells."""
+    return (path / RECORD).is_file() and not (path / SUMMARY).is_file()
 
 
 class RunFolder:
@@ -54,7 +69,7 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
-        for name in ("summary.json", "weights.safetensors", "ca.pem"):
+        for name in (SUMMARY, "weights.safetensors", "ca.pem"):
             (path / name).unlink(missing_ok=True)
         self.rewind(first)
 
@@ -90,7 +105,7 @@ class RunFolder:
         )
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self._write("summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+        self._write(SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
         part = self.path / f".{name}.part"

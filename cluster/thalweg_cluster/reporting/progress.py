@@ -94,7 +94,8 @@ class PlainView:
 
     def show(self, snapshot: Snapshot) -> None:
         evaluated = [row for row in snapshot.rows if row.evaluation]
-        due = monotonic() - self._last >= PLAIN_LINE_EVERY_S and snapshot.step > self._shown
+        # A run may also go back.
+        due = monotonic() - self._last >= PLAIN_LINE_EVERY_S and snapshot.step != self._shown
         for row in evaluated:
             self._print(row.step, describe(snapshot, row))
         if due and not evaluated:

@@ -1,0 +1,169 @@
+"""One attempt at a run: from the start of its servers and workers to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from rich.markup import escape
+
+from thalweg_cluster.launch.actors import Run, start
+from thalweg_cluster.launch.failures import Loss, describe_failures, failure_of, only_saw_another_fail
+from thalweg_cluster.launch.journal import Journal
+from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.resuming import checkpoint_place
+from thalweg_cluster.reporting.files import RunFolder
+from thalweg_cluster.security.given import Given
+from thalweg_cluster.server.spec import RunResult
+
+WATCH_S = 0.5
+"""How often the run is looked at. Each look costs the workers' cores a millisecond or two."""
+STOP_S = 30.0
+SAVE_S = 600.0
+"""How long the last checkpoint may take."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attempt came to.
+
+    result: None where the server died and nothing is known of the run
+    losses: processes that died, where that is all that went wrong: the run can go on without them
+    """
+
+    result: RunResult | None
+    error: str | None
+    losses: list[Loss]
+    hosts: int
+    servers: int
+
+
+class Attempts:
+    """Makes one attempt after another. One thread calls `make`; any may call `stop`."""
+
+    def __init__(self, folder: RunFolder, journal: Journal, given: Given, place_s: float) -> None:
+        """`given`: to the doors; `place_s`: how long Ray may take to find room for the workers."""
+        self._folder = folder
+        self._journal = journal
+        self._given = given
+        self._place_s = place_s
+        self._lock = Lock()
+        self._run: Run | None = None
+        self._stopping = False
+
+    def stop(self) -> bool:
+        """Ends the attempt that goes on, with its results and a checkpoint; False where nothing runs that could."""
+        with self._lock:
+            if self._run is None:
+                return False
+            self._stopping = True
+            self._run.server.stop.remote()
+            return True
+
+    def make(self, preparation: Preparation, generation: int, on_opened: Callable[[], None]) -> Outcome:
+        """From the start of all processes to their end; `on_opened` is called once the servers listen.
+
+        RunError or InputError where the cluster has no room for them.
+        """
+        place = checkpoint_place(preparation.job, self._folder.path)
+        run = start(preparation, place, self._given, generation=generation, place_s=self._place_s)
+        topology = run.placement.topology
+        with self._lock:
+            self._run = run
+        try:
+            if run.ca is not None:
+                self._folder.write_ca(run.ca)
+            result, error, losses = self._watched(run, on_opened)
+            if result is not None:
+                self._folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
+        finally:
+            with self._lock:
+                self._run = None
+            run.close()
+        return Outcome(result, error, losses, topology.hosts, sum(topology.owns))
+
+    def _watched(self, run: Run, on_opened: Callable[[], None]) -> tuple[RunResult | None, str | None, list[Loss]]:
+        """Shows the run to its end. Returns what it came to, None where the server died; what went wrong, or None; and
+        what died, where that is all that went wrong."""
+        try:
+            opened = ray.get(run.opened[0])
+            on_opened()
+            self._journal.say(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics")
+            self._journal.say(f"parameters at {opened.doors.clients} (gRPC)")
+            self._show(run)
+            result: RunResult = ray.get(run.served[0], timeout=STOP_S + SAVE_S)
+        except GetTimeoutError:
+            return None, f"the server did not stop within {STOP_S + SAVE_S:.0f} s", []
+        except RayActorError as error:
+            cause = failure_of(error)
+            return None, f"the server failed: {cause}", [] if self._stopping else [Loss("server", 0, cause)]
+        except RayError as error:
+            return None, f"the server failed: {failure_of(error)}", []
+        wait_s = STOP_S if result.error or result.cancelled else 0
+        workers, servers = _said(run.workers, wait_s), _said(run.served[1:], wait_s)
+        server = result.error
+        if result.cancelled and server is None:
+            server = next(iter(servers.own.values()), None)
+        told = describe_failures(workers.own, server=server, step=result.steps, witnesses=workers.seen)
+        losses = [Loss("worker", rank, cause) for rank, cause in workers.died.items()]
+        losses += [Loss("server", 1 + index, cause) for index, cause in servers.died.items()]
+        only_died = workers.died == workers.own and not self._stopping
+        return result, told, losses if only_died else []
+
+    def _show(self, run: Run) -> None:
+        """Follows the run until the server is done; a worker that fails stops it."""
+        rows_seen, warned = 0, ""
+        running = True
+        while running:
+            snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
+            rows_seen += len(snapshot.rows)
+            self._folder.append_rows(snapshot.rows)
+            self._journal.show(snapshot)
+            if snapshot.checkpoint_error != warned:
+                warned = snapshot.checkpoint_error
+                self._journal.say(f"[yellow]warning[/] {escape(warned)}")
+            running = snapshot.running and not self._stopping
+            if running and _anyone_failed(run):
+                run.server.stop.remote()
+
+
+def _anyone_failed(run: Run) -> bool:
+    """Whether a worker or another host's server has failed: the lead may not know of it."""
+    others = [*run.workers, *run.served[1:]]
+    ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
+    return any(failure_of_ref(ref) is not None for ref in ended)
+
+
+class _Said(NamedTuple):
+    """What those say who failed, by position: of themselves, and of having seen another fail; `died`: of the first."""
+
+    own: dict[int, str]
+    seen: dict[int, str]
+    died: dict[int, str]
+
+
+def _said(refs: list[Any], wait_s: float) -> _Said:
+    ended, _ = ray.wait(refs, num_returns=len(refs), timeout=wait_s) if refs else ([], [])
+    said = _Said({}, {}, {})
+    for index, ref in enumerate(refs):
+        error = failure_of_ref(ref) if ref in ended else None
+        if isinstance(error, RayError):
+            (said.seen if only_saw_another_fail(error) else said.own)[index] = failure_of(error)
+            if isinstance(error, RayActorError):
+                said.died[index] = failure_of(error)
+        elif error is not None:
+            said.own[index] = error
+    return said
+
+
+def failure_of_ref(ref: Any) -> RayError | str | None:
+    """What a finished task raised, or what a server's result says went wrong; None where it went well."""
+    try:
+        result = ray.get(ref)
+    except RayError as error:
+        return error
+    return result.error if isinstance(result, RunResult) else None

@@ -1,0 +1,190 @@
+"""The coordinator of a run: a Ray actor that starts servers and workers, again where some die, and writes its files.
+
+It belongs to nobody (detached), so that it outlives the command that started it; and Ray starts it again where it dies.
+What it started dies with it, by Ray's hand, before that: children of an actor end with their owner's process. So a new
+one goes on as after any other loss, from the newest whole checkpoint.
+
+All it needs lies in the folder of the run: job.toml, coordinator.json, the checkpoints. Only the first one, to be
+quick, is handed the job that the command has prepared already; Ray keeps no such thing for those that come after.
+
+Rules:
+  - A loss of the coordinator counts as a failure (`max_failures`): it costs the steps since the newest checkpoint, as
+    any other, and one that dies again and again must not be started for ever. Before the first attempt nothing is lost.
+  - The run is over once summary.json is there. Then the coordinator stays for LINGER_S, for those who follow, and ends.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import sleep
+from typing import Any
+
+import ray
+from rich.markup import escape
+
+from thalweg_cluster.checkpoints import newest, open_store
+from thalweg_cluster.launch.attempts import Attempts, Outcome
+from thalweg_cluster.launch.failures import Failures, Loss
+from thalweg_cluster.launch.journal import Ended, Journal, News
+from thalweg_cluster.launch.preparation import Preparation, prepare
+from thalweg_cluster.launch.record import read_record
+from thalweg_cluster.launch.resuming import checkpoint_place
+from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
+from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.security.given import Given
+from thalweg_proto.errors import RunError, ThalwegError
+from thalweg_proto.job import load_job
+
+BEGIN_S = 20.0
+"""How long the command may take to hand over what it has prepared."""
+LINGER_S = 10.0
+DIED = "its process died"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorSpec:
+    """What a coordinator is made with; small, since Ray keeps it to start the actor again.
+
+    folder:  of the run, an absolute path
+    given:   to the doors
+    place_s: how long Ray may take to find room for the workers
+    """
+
+    folder: str
+    given: Given
+    place_s: float
+
+
+class Coordinator:
+    """As Ray runs it. The run goes on in a thread from here: no call of anybody's has to last as long."""
+
+    def __init__(self, spec: CoordinatorSpec) -> None:
+        self._journal = Journal()
+        self._leading = Leading(spec, self._journal)
+        Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
+
+    def begin(self, preparation: Preparation) -> None:
+        """Hands over the job to the first coordinator of a run."""
+        self._leading.prepared.put(preparation)
+
+    def news(self, journal: str, heard: int, timeout_s: float) -> News:
+        return self._journal.news(journal, heard, timeout_s)
+
+    def stop(self) -> bool:
+        """Ends the run, with its results and a checkpoint; False where none goes on yet that could leave any."""
+        return self._journal.ended or self._leading.attempts.stop()
+
+    def _lead(self) -> None:
+        try:
+            ended = Ended(summary=self._leading.lead())
+        except ThalwegError as error:
+            ended = Ended(error=error)
+        except BaseException:  # whatever it is, those who follow have to hear of it
+            ended = Ended(error=RunError(f"the coordinator failed:\n{traceback.format_exc()}"))
+        self._journal.end(ended)
+        sleep(LINGER_S)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+class Leading:
+    """The run from where the folder says it is to its summary."""
+
+    def __init__(self, spec: CoordinatorSpec, journal: Journal) -> None:
+        self._path = Path(spec.folder)
+        self._record = read_record(self._path)
+        self._folder = RunFolder(self._path, replace=False)
+        self._journal = journal
+        self.attempts = Attempts(self._folder, journal, spec.given, spec.place_s)
+        self.prepared: SimpleQueue[Preparation] = SimpleQueue()
+
+    def lead(self) -> dict[str, Any]:
+        """Returns the contents of summary.json. ThalwegError where the run came to none."""
+        if (summary := read_summary(self._path)) is not None:
+            return summary  # the coordinator before this one got that far
+        record = self._record
+        preparation, outcome = self._beginning()
+        self._journal.about(preparation.lengths.steps, preparation.job.cluster.workers)
+        failures = Failures(preparation.job.cluster.max_failures, record.losses, record.times)
+        while outcome is None or (outcome.losses and failures.may_go_on(outcome.losses)):
+            if outcome is not None:
+                self._note(losses=failures.losses, times=failures.times)
+                preparation = self._after(outcome, failures, preparation)
+            outcome = self._attempt(preparation)
+        error = outcome.error
+        if outcome.losses and failures.times:
+            error = f"{error}\n{failures.describe()}"
+        summary = summarise(
+            outcome.result,
+            error,
+            parameters=preparation.layout.parameters,
+            workers=preparation.job.cluster.workers,
+            servers=outcome.servers,
+            hosts=outcome.hosts,
+            batch_size=preparation.lengths.batch_size,
+            first=record.first,
+            restarts=failures.restarts if failures.times else {"worker": 0, "server": 0},
+            started_at=record.started_at,
+        )
+        self._folder.write_summary(summary)
+        return summary
+
+    def _beginning(self) -> tuple[Preparation, Outcome | None]:
+        """The job, and what the coordinator before this one came to, None where it made no attempt."""
+        if self._record.attempts:
+            lost = Outcome(None, f"the coordinator failed: {DIED}", [Loss("coordinator", 0, DIED)], hosts=0, servers=0)
+            return self._prepare(), lost
+        try:
+            return self.prepared.get(timeout=BEGIN_S), None
+        except Empty:  # the command has died, or a coordinator that had been handed it
+            return self._at_newest(self._prepare()), None
+
+    def _prepare(self) -> Preparation:
+        """As the command did, but for where it goes on from."""
+        return prepare(load_job(self._path / "job.toml", []), self._path, None)
+
+    def _at_newest(self, preparation: Preparation) -> Preparation:
+        """With the newest whole checkpoint of the run, where that is later. RunError where there is none, and the run
+        did not begin with step 0."""
+        if not (self._record.first or self._record.opened):
+            return preparation
+        place = checkpoint_place(preparation.job, self._path)
+        checkpoint, refused = newest(open_store(place))
+        for reason in refused:
+            self._journal.say(f"[yellow]warning[/] not used: {escape(reason)}")
+        if checkpoint is not None and checkpoint.manifest.step > preparation.first:
+            preparation = replace(preparation, start=checkpoint.state, first=checkpoint.manifest.step)
+        if preparation.first < self._record.first:
+            raise RunError(f"{place}: expected a whole checkpoint of step {self._record.first} or later; found none")
+        return preparation
+
+    def _attempt(self, preparation: Preparation) -> Outcome:
+        record = self._record
+        self._note(attempts=record.attempts + 1, generation=record.generation + 1)
+        try:
+            return self.attempts.make(preparation, self._record.generation, lambda: self._note(opened=True))
+        except ThalwegError:
+            if not record.attempts:
+                (self._path / RECORD).unlink()  # nothing was started: there is no run
+            raise
+
+    def _after(self, outcome: Outcome, failures: Failures, preparation: Preparation) -> Preparation:
+        """What the run goes on from after a loss: the newest whole checkpoint, or where it began."""
+        preparation = self._at_newest(preparation)
+        self._folder.rewind(preparation.first)
+        for loss in outcome.losses:
+            self._journal.say(f"[yellow]lost[/] {escape(str(loss))}")
+        if outcome.result is not None and outcome.result.error:
+            self._journal.say(f"  {escape(outcome.result.error)}")
+        self._journal.say(
+            f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} (failure {failures.allowed})"
+        )
+        return preparation
+
+    def _note(self, **changes: Any) -> None:
+        """Writes down what has changed before it is acted on."""
+        self._record = replace(self._record, **changes)
+        self._record.write(self._path)
