@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -102,6 +103,8 @@ class Run:
     opened:  references to what each server has opened, by host
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
+    new_worker: starts one for a rank; returns the actor, and a reference to its end
+    replaceable: whether a new worker can take the place of one that died, while the others go on
     ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
 
@@ -109,10 +112,17 @@ class Run:
     opened: list[Any]
     served: list[Any]
     workers: list[Any]
+    new_worker: Callable[[int], tuple[Any, Any]]
+    replaceable: bool
     placement: Placement
     group: PlacementGroup
     actors: list[Any]
     ca: bytes | None
+
+    def replace(self, rank: int) -> None:
+        """Starts a worker in the place of one that died."""
+        actor, self.workers[rank] = self.new_worker(rank)
+        self.actors.append(actor)
 
     def close(self) -> None:
         """Ends all actors and gives their resources back."""
@@ -158,12 +168,26 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
     ]
     opened = [server.open.remote() for server in servers]
     served = [server.serve.remote(*opened) for server in servers]
-    workers = _workers(preparation, placement, step, specs[0].job_id, group)
-    runs = [
-        worker.run.remote(specs[placement.topology.host_of(rank)].address, opened[placement.topology.host_of(rank)])
-        for rank, worker in enumerate(workers)
-    ]
-    return Run(servers[0], opened, served, runs, placement, group, [*servers, *workers], security.ca)
+    new_actor = _new_actor(preparation, placement, step, specs[0].job_id, group)
+
+    def new_worker(rank: int) -> tuple[Any, Any]:
+        host = placement.topology.host_of(rank)
+        actor = new_actor(rank)
+        return actor, actor.run.remote(specs[host].address, opened[host])
+
+    workers, runs = zip(*map(new_worker, range(job.cluster.workers)), strict=True)
+    return Run(
+        server=servers[0],
+        opened=opened,
+        served=served,
+        workers=list(runs),
+        new_worker=new_worker,
+        replaceable=isinstance(specs[0], ServerSpec),
+        placement=placement,
+        group=group,
+        actors=[*servers, *workers],
+        ca=security.ca,
+    )
 
 
 def _placement(group: PlacementGroup, servers: int) -> Placement:
@@ -229,10 +253,10 @@ def _socket() -> str:
     return f"thalweg-{secrets.token_hex(16)}"
 
 
-def _workers(
+def _new_actor(
     preparation: Preparation, placement: Placement, step: StepSpec, job_id: str, group: PlacementGroup
-) -> list[Any]:
-    """The workers' actors, by rank."""
+) -> Callable[[int], Any]:
+    """What starts the actor of a worker, given its rank."""
     cluster = preparation.job.cluster
     spec = WorkerSpec(
         job_id=job_id,
@@ -255,9 +279,9 @@ def _workers(
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))
     new_worker: Any = ray.remote(Worker)
-    return [
-        new_worker.options(
-            num_cpus=1, scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle)
-        ).remote(spec, rank, data)
-        for rank, bundle in enumerate(placement.bundles)
-    ]
+
+    def start(rank: int) -> Any:
+        where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=placement.bundles[rank])
+        return new_worker.options(num_cpus=1, scheduling_strategy=where).remote(spec, rank, data)
+
+    return start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple
@@ -64,8 +64,18 @@ class Attempts:
             self._run.server.stop.remote()
             return True
 
-    def make(self, preparation: Preparation, generation: int, on_opened: Callable[[], None]) -> Outcome:
-        """From the start of all processes to their end; `on_opened` is called once the servers listen.
+    def make(
+        self,
+        preparation: Preparation,
+        generation: int,
+        on_opened: Callable[[], None],
+        may_replace: Callable[[Loss], bool],
+    ) -> Outcome:
+        """From the start of all processes to their end.
+
+        on_opened:   called once the servers listen
+        may_replace: where a worker died whose work the others go on with: whether another one may take its place; if
+                     not, the attempt ends
 
         RunError or InputError where the cluster has no room for them.
         """
@@ -77,7 +87,7 @@ class Attempts:
         try:
             if run.ca is not None:
                 self._folder.write_ca(run.ca)
-            result, error, losses = self._watched(run, on_opened)
+            result, error, losses = self._watched(run, on_opened, may_replace)
             if result is not None:
                 self._folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
         finally:
@@ -86,7 +96,9 @@ class Attempts:
             run.close()
         return Outcome(result, error, losses, topology.hosts, sum(topology.owns))
 
-    def _watched(self, run: Run, on_opened: Callable[[], None]) -> tuple[RunResult | None, str | None, list[Loss]]:
+    def _watched(
+        self, run: Run, on_opened: Callable[[], None], may_replace: Callable[[Loss], bool]
+    ) -> tuple[RunResult | None, str | None, list[Loss]]:
         """Shows the run to its end. Returns what it came to, None where the server died; what went wrong, or None; and
         what died, where that is all that went wrong."""
         try:
@@ -94,7 +106,7 @@ class Attempts:
             on_opened()
             self._journal.say(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics")
             self._journal.say(f"parameters at {opened.doors.clients} (gRPC)")
-            self._show(run)
+            self._show(run, may_replace)
             result: RunResult = ray.get(run.served[0], timeout=STOP_S + SAVE_S)
         except GetTimeoutError:
             return None, f"the server did not stop within {STOP_S + SAVE_S:.0f} s", []
@@ -103,8 +115,9 @@ class Attempts:
             return None, f"the server failed: {cause}", [] if self._stopping else [Loss("server", 0, cause)]
         except RayError as error:
             return None, f"the server failed: {failure_of(error)}", []
-        wait_s = STOP_S if result.error or result.cancelled else 0
-        workers, servers = _said(run.workers, wait_s), _said(run.served[1:], wait_s)
+        if not result.error and not result.cancelled:
+            return result, None, []  # who dies now is not missed
+        workers, servers = _said(run.workers, STOP_S), _said(run.served[1:], STOP_S)
         server = result.error
         if result.cancelled and server is None:
             server = next(iter(servers.own.values()), None)
@@ -114,8 +127,9 @@ class Attempts:
         only_died = workers.died == workers.own and not self._stopping
         return result, told, losses if only_died else []
 
-    def _show(self, run: Run) -> None:
-        """Follows the run until the server is done; a worker that fails stops it."""
+    def _show(self, run: Run, may_replace: Callable[[Loss], bool]) -> None:
+        """Follows the run until the server is done. A process that fails stops it, but for a worker that can be
+        replaced."""
         rows_seen, warned = 0, ""
         running = True
         while running:
@@ -127,15 +141,29 @@ class Attempts:
                 warned = snapshot.checkpoint_error
                 self._journal.say(f"[yellow]warning[/] {escape(warned)}")
             running = snapshot.running and not self._stopping
-            if running and _anyone_failed(run):
+            if running and not _mended(run, may_replace, snapshot.hung):
                 run.server.stop.remote()
 
 
-def _anyone_failed(run: Run) -> bool:
-    """Whether a worker or another host's server has failed: the lead may not know of it."""
+def _mended(run: Run, may_replace: Callable[[Loss], bool], hung: Mapping[int, str]) -> bool:
+    """Replaces the workers that died, where that can be done; False where the run is to end. The lead may not know of
+    a worker or another host's server that failed.
+
+    hung: why the server killed workers, by rank
+    """
     others = [*run.workers, *run.served[1:]]
     ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
-    return any(failure_of_ref(ref) is not None for ref in ended)
+    for ref in ended:
+        error = failure_of_ref(ref)
+        if error is None:
+            continue
+        if not (run.replaceable and isinstance(error, RayActorError)):
+            return False
+        rank = run.workers.index(ref)  # only where there are no other servers a run is replaceable
+        if not may_replace(Loss("worker", rank, hung.get(rank) or failure_of(error))):
+            return False
+        run.replace(rank)
+    return True
 
 
 class _Said(NamedTuple):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -113,7 +114,7 @@ class Leading:
             if outcome is not None:
                 self._note(losses=failures.losses, times=failures.times)
                 preparation = self._after(outcome, failures, preparation)
-            outcome = self._attempt(preparation)
+            outcome = self._attempt(preparation, failures)
         error = outcome.error
         if outcome.losses and failures.times:
             error = f"{error}\n{failures.describe()}"
@@ -161,15 +162,31 @@ class Leading:
             raise RunError(f"{place}: expected a whole checkpoint of step {self._record.first} or later; found none")
         return preparation
 
-    def _attempt(self, preparation: Preparation) -> Outcome:
+    def _attempt(self, preparation: Preparation, failures: Failures) -> Outcome:
         record = self._record
         self._note(attempts=record.attempts + 1, generation=record.generation + 1)
         try:
-            return self.attempts.make(preparation, self._record.generation, lambda: self._note(opened=True))
+            return self.attempts.make(
+                preparation,
+                self._record.generation,
+                on_opened=lambda: self._note(opened=True),
+                may_replace=partial(self._may_replace, failures),
+            )
         except ThalwegError:
             if not record.attempts:
                 (self._path / RECORD).unlink()  # nothing was started: there is no run
             raise
+
+    def _may_replace(self, failures: Failures, loss: Loss) -> bool:
+        if failures.exhausted:
+            return False
+        failures.may_go_on([loss])
+        self._note(losses=failures.losses, times=failures.times)
+        self._journal.say(
+            f"[yellow]lost[/] {escape(str(loss))}; the others go on, and another one takes its place "
+            f"(failure {failures.allowed})"
+        )
+        return True
 
     def _after(self, outcome: Outcome, failures: Failures, preparation: Preparation) -> Preparation:
         """What the run goes on from after a loss: the newest whole checkpoint, or where it began."""

@@ -47,10 +47,15 @@ class Failures:
     def losses(self) -> tuple[Loss, ...]:
         return tuple(self._losses)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run may not go on after another loss."""
+        return self._bound != -1 and self.times >= self._bound
+
     def may_go_on(self, losses: Sequence[Loss]) -> bool:
         """Takes note of what died at one time; whether the run may go on without it."""
         self._losses += losses
-        if self._bound != -1 and self.times >= self._bound:
+        if self.exhausted:
             return False
         self.times += 1
         return True
