@@ -16,6 +16,7 @@ from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.layout import Layout
+from thalweg_proto.ledger import FOLDER as LEDGER
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
 from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
@@ -30,6 +31,7 @@ class Preparation:
     start:  what the run starts from, given how many hosts it will have
     first:  steps that were taken before
     chunks:  into how many chunks the held-out set is cut; 0: there is none
+    ledger:  folder in which workers write down which samples go into which step; None: nowhere
     """
 
     job: Job
@@ -41,6 +43,7 @@ class Preparation:
     start: Callable[[int], TrainingState]
     first: int
     chunks: int
+    ledger: Path | None
 
 
 def prepare(
@@ -50,12 +53,14 @@ def prepare(
     others: Sequence[Problem] = (),
     *,
     checkpoint: Checkpoint | None = None,
+    with_ledger: bool = False,
 ) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
     cores:      of this machine, where the Ray cluster will be one of our own; None where it is there already
     others:     what was found wrong elsewhere, to be told with the rest
     checkpoint: what the run goes on from; None: a new one
+    with_ledger: whether the workers write down which samples go into which step
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
@@ -74,6 +79,8 @@ def prepare(
         problems += check_room(MemoryPlan(size=layout.size, microbatches=microbatches, slots=slots), bytes_free())
     if checkpoint is not None:
         problems += check_fits(checkpoint, draft, layout, lengths)
+    if with_ledger and draft.right("train.backup_workers", "train.consistency"):
+        problems += _check_ledger(job)
     if problems:
         raise InputError(problems)
     # Where nothing is wrong all is known.
@@ -103,6 +110,7 @@ def prepare(
         start=(lambda _: TrainingState.new(initial)) if checkpoint is None else checkpoint.state,
         first=0 if checkpoint is None else checkpoint.manifest.step,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
+        ledger=out.absolute() / LEDGER if with_ledger else None,
     )
 
 
@@ -144,6 +152,12 @@ def _drawn(source: ModelSource, loaded: Loaded, seed: int) -> tuple[Parameters |
     batch = first_batch(loaded.data.train) if loaded.data is not None else made_up_batch(spec)
     problems = check_model(model, spec, batch, generator(seed))
     return None if problems else initial_parameters(model, seed), problems
+
+
+def _check_ledger(job: Job) -> list[Problem]:
+    """Workers know what they take. Of a step that leaves out what comes late they do not know what went into it."""
+    backup = job.train.backup_workers or 0
+    return [Problem("train.backup_workers", "0 with --ledger", str(backup))] if backup else []
 
 
 def check_supported(draft: Draft) -> list[Problem]:

@@ -15,18 +15,24 @@ from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.exchange.meeting import MeetingExchange
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop.evaluation import evaluate
 from thalweg_worker.sampler import Sampler
 
 
 def run(
-    exchange: MeetingExchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
+    exchange: MeetingExchange,
+    engine: GradientEngine,
+    sampler: Sampler,
+    training: Dataset,
+    held_out: Dataset | None,
+    ledger: Ledger | None = None,
 ) -> None:
     """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
     # What is not finite is found and named at the update; NumPy's warnings would come first and say less.
     with np.errstate(all="ignore"):
         if exchange.begin():
-            _Loop(exchange, engine, sampler, training, held_out).run()
+            _Loop(exchange, engine, sampler, training, held_out, ledger).run()
 
 
 class _Loop:
@@ -37,11 +43,12 @@ class _Loop:
         sampler: Sampler,
         training: Dataset,
         held_out: Dataset | None,
+        ledger: Ledger | None,
     ) -> None:
         self._exchange = exchange
         self._engine = engine
         self._held_out = held_out
-        self._source = BatchSource(training, sampler, exchange.microbatches)
+        self._source = BatchSource(training, sampler, exchange.microbatches, ledger)
         self._weights = {m: sampler.size(m) / sampler.batch_size for m in exchange.microbatches}
         self._gradients: dict[tuple[int, int], Callable[[], float]] = {}
         self._sample_s = 0.0
@@ -66,7 +73,7 @@ class _Loop:
         mark = perf_counter()
         for m in exchange.microbatches:
             busy_since[rank] = mark
-            source.draw(step, m)
+            source.take(step, m)
             drawn = perf_counter()
             losses[m] = self._gradient(step, m)()
             computed = perf_counter()
