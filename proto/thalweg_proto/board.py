@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
-_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(9)
+_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _LOSS, _GRADIENT_NORM, _PUBLISHED_S, _SKIPPED, _IN_A_ROW, _HEAD = (
+    range(11)
+)
 
 
 class Outcome(IntEnum):
@@ -84,6 +86,16 @@ class Board:
         return self._numbers[_PUBLISHED_S]
 
     @property
+    def skipped(self) -> int:
+        """How many steps of this run left the parameters as they were."""
+        return self._whole[_SKIPPED]
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """How many of them are the newest ones, without another between."""
+        return self._whole[_IN_A_ROW]
+
+    @property
     def stop_asked(self) -> bool:
         """Whether the run shall end with the next version."""
         return bool(self._whole[_STOP_ASKED])
@@ -108,8 +120,10 @@ class Board:
         """The norm of the step's gradient was taken."""
         self._numbers[_GRADIENT_NORM] = gradient_norm
 
-    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float) -> None:
-        """`version` is whole from now on."""
+    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float, skipped: bool = False) -> None:
+        """`version` is whole from now on; `skipped`: it is the one before."""
+        self._whole[_SKIPPED] += skipped
+        self._whole[_IN_A_ROW] = self._whole[_IN_A_ROW] + 1 if skipped else 0
         self._whole[_VERSION] = version
         self._whole[_EVALUATE] = evaluate
         self._numbers[_PUBLISHED_S] = at_s

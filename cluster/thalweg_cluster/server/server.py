@@ -30,6 +30,7 @@ from thalweg_cluster.server.door import Door, as_range
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.nonfinite import describe_non_finite
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
+from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
@@ -161,6 +162,7 @@ class Server:
     def _on_steps(self, records: NDArray[np.void]) -> None:
         telemetry = self.account.telemetry
         telemetry.heard(records)
+        telemetry.skipped = self._board.skipped
         self._leases.took(float(((records["sample_s"] + records["compute_s"]) / records["microbatches"]).max()))
         telemetry.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
         # A step counts once, with the first worker that tells of it.
@@ -223,10 +225,12 @@ class Server:
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version
+        skipped = self._board.skipped_in_a_row
+        before = f"the {skipped} steps before were skipped; " if skipped else ""
         where = describe_non_finite(self.spec.layout, self._vectors.gradients(step), self._board.losses.tolist())
         return NonFiniteError(
-            f"step {step}: {where}; the learning rate was {self._learning_rate(step):g}. Nothing of this step was "
-            f"published. Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
+            f"step {step}: {where}; {before}the learning rate was {self._learning_rate(step):g}. Nothing of this step "
+            f"was published. {ADVICE}"
         )
 
     # What others read, from other threads

@@ -132,6 +132,7 @@ class Telemetry:
     published_s:                   when the newest counted version was published (perf_counter)
     checkpoints:                   how many were saved, failed, or were skipped since the one before was still written
     checkpoint_step:               of the newest one that was saved; checkpoint_error: of the newest one that failed
+    skipped:                       steps of this run that left the parameters as they were
     wire:                          by host, where there are several: this one's, and on the lead what others told last
     """
 
@@ -157,6 +158,7 @@ class Telemetry:
     checkpoint_step: int | None = None
     checkpoint_error: str = ""
     checkpoint_durations: Durations = field(default_factory=Durations)
+    skipped: int = 0
     wire: dict[int, WireBytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -198,6 +200,11 @@ class Telemetry:
             norms = gradient_norm[~np.isnan(gradient_norm)]
             if len(norms):
                 self.gradient_norm = float(norms[-1])
+
+    def step_skipped(self) -> None:
+        """A step came to something that is not finite, and left the parameters as they were."""
+        with self.lock:
+            self.skipped += 1
 
     def checkpoint_saved(self, step: int, seconds: float) -> None:
         """A checkpoint is there; it took `seconds` from the copy of the state on."""
