@@ -56,8 +56,9 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
-        if not first and (path / ledger.FOLDER).exists():
-            shutil.rmtree(path / ledger.FOLDER)
+        if not first:
+            for file in (path / ledger.FOLDER).glob(f"*{ledger.SUFFIX}"):
+                file.unlink()
         if with_ledger:
             (path / ledger.FOLDER).mkdir(exist_ok=True)
         for name in ("summary.json", "weights.safetensors", "ca.pem"):
