@@ -30,6 +30,10 @@ Insecure = Annotated[
     bool, typer.Option("--insecure", help="No TLS between the hosts of a run; tokens are asked for all the same.")
 ]
 
+WithLedger = Annotated[
+    bool, typer.Option("--ledger", help="Write down which samples go into which step, in DIR/ledger.")
+]
+
 app = typer.Typer(
     name="thalweg",
     help="Distributed data-parallel SGD: exact for any number of workers.",
@@ -99,6 +103,7 @@ def train(
         ),
     ] = None,
     insecure: Insecure = False,
+    ledger: WithLedger = False,
 ) -> None:
     """Run one job here, or on the Ray cluster of RAY_ADDRESS."""
     from thalweg_proto.job import load_job
@@ -113,7 +118,7 @@ def train(
         name = draft.job.name if draft.right("name") else ""
         folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
         given, problems = to_doors(insecure=insecure)
-        preparation = prepare(draft, folder, cores, problems)
+        preparation = prepare(draft, folder, cores, problems, with_ledger=ledger)
         from thalweg_cluster.launch.train import train as run
 
         raise typer.Exit(run(preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT))
@@ -133,6 +138,7 @@ def resume(
         ),
     ] = None,
     insecure: Insecure = False,
+    ledger: WithLedger = False,
 ) -> None:
     """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
     with reported():
@@ -152,7 +158,7 @@ def resume(
         draft = found.draft(set_ or [])
         address, cores = where()
         given, problems = to_doors(insecure=insecure)
-        preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint)
+        preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint, with_ledger=ledger)
         from thalweg_cluster.launch.train import finished, train
 
         for reason in found.refused:
@@ -177,6 +183,24 @@ def watch(
             console.print(f"no longer watching; the run in {folder} goes on", highlight=False, soft_wrap=True)
             status = EXIT_INTERRUPTED
         raise typer.Exit(status)
+
+
+@app.command()
+def ledger(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder of a run that had --ledger.", show_default=False)
+    ],
+) -> None:
+    """Show whether each sample went into the steps of a run exactly once an epoch. Exit status 1 where not."""
+    with reported():
+        from thalweg_cluster.ledger import read_ledger
+        from thalweg_cluster.reporting.closing import print_account
+        from thalweg_cluster.reporting.files import steps_published
+        from thalweg_proto.ledger import FOLDER
+
+        account = read_ledger(folder / FOLDER, steps_published(folder)).account()
+        print_account(Console(), account)
+        raise typer.Exit(1 if account.findings else 0)
 
 
 def main() -> None:

@@ -46,6 +46,11 @@ class TelemetryCollector(Collector):
         yield CounterMetricFamily(
             "thalweg_samples", "Samples that went into these steps.", (t.steps - t.first) * t.batch_size
         )
+        yield CounterMetricFamily(
+            "thalweg_steps_skipped",
+            "Steps of this run that were not finite, and left the parameters as they were.",
+            t.skipped,
+        )
         yield GaugeMetricFamily(
             "thalweg_step", "Steps applied since the job began, those before a resume counted.", t.steps
         )

@@ -7,7 +7,8 @@ process has to be woken. Who arrives last at a rendezvous does what is to be don
        once: sum the losses        once: take the norm                                           once: publish it
 
 Rules:
-  - Nothing that is not finite is ever published: the run halts, and version t stays whole.
+  - Nothing that is not finite is ever published: the run halts, and version t stays whole. Or, where the job says so, a
+    step whose loss or summed gradient is not finite is skipped: version t + 1 is version t, and so is the rule's state.
   - The last version is not trained on; where there is a held-out set, it is always evaluated.
 """
 
@@ -32,6 +33,12 @@ ROWS = 100
 """Lines of metrics.jsonl in a run, evaluations not counted."""
 
 
+SKIPPED_MAX = 10
+"""The run ends with so many steps in a row that are not finite: that is no bad sample, and will not pass."""
+ADVICE = "Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
+"""What to do about a step that is not finite."""
+
+
 class Copies(Protocol):
     """The server's copies of versions, of which it makes checkpoints."""
 
@@ -53,6 +60,7 @@ class StepSpec:
     schedule:          options of the learning rate's schedule, `learning_rate` among them
     clip_norm:         the largest norm of the summed gradient, longer ones are shortened to it
                        (torch.nn.utils.clip_grad_norm_); 0: off
+    skip:              a step whose loss or summed gradient is not finite is skipped; else the run ends
     eval_every:        the held-out set is evaluated at each version that this divides; 0: only the last one
     save_every:        likewise for checkpoints; None: there are none
     chunks:            into how many chunks the held-out set is cut; 0: there is none
@@ -66,6 +74,7 @@ class StepSpec:
     rule_options: Mapping[str, Any] = field(default_factory=dict)
     schedule: Mapping[str, Any] = field(default_factory=dict)
     clip_norm: float = 0.0
+    skip: bool = False
     eval_every: int = 0
     save_every: int | None = None
     chunks: int = 0
@@ -99,6 +108,15 @@ class StepSpec:
         """Whether the workers, where all are on one host, do the server's part of a step themselves: they all wait for
         each other in each step."""
         return self.consistency == "sync" and self.backup == 0 and self.local_steps == 1
+
+    @property
+    def measures(self) -> bool:
+        """Whether the whole gradient is summed before the first parameter changes: to shorten it, or skip the step."""
+        return self.local_steps == 1 and (self.clip_norm > 0 or self.skip)
+
+    def skips(self, loss: float, gradient_norm: float) -> bool:
+        """Whether a step with this loss and this norm of the summed gradient is skipped."""
+        return self.skip and not (math.isfinite(loss) and math.isfinite(gradient_norm))
 
     @property
     def versions(self) -> int:
@@ -183,14 +201,14 @@ class HostStep:
     def shares(self) -> list[tuple[Callable[[], None], Callable[[], None]]]:
         """In this order: this worker's share, and what is to be done once when all have done theirs."""
         apply = (self._apply, self._publish)
-        return [(self._measure, self._take_norm), apply] if self._spec.clip_norm else [apply]
+        return [(self._measure, self._take_norm), apply] if self._spec.measures else [apply]
 
     def pushed(self) -> None:
         """Once, when all gradients of the step are there: sums the losses."""
         board = self._board
         loss = tree_sum_scalars([weight * loss for weight, loss in zip(self._weights, board.losses, strict=True)])
         board.summed(loss)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) and not self._spec.skip:
             board.halt()
 
     def _measure(self) -> None:
@@ -198,20 +216,32 @@ class HostStep:
         self._update.measure(self._board.version)
 
     def _take_norm(self) -> None:
-        self._board.measured(norm(self._board.squares))
+        board = self._board
+        board.measured(norm(board.squares))
+        if self._skipped and board.skipped_in_a_row + 1 == SKIPPED_MAX:
+            board.halt()
+
+    @property
+    def _skipped(self) -> bool:
+        """Whether the step is skipped; once its gradient is measured."""
+        return self._spec.skips(self._board.loss, self._board.gradient_norm)
 
     def _apply(self) -> None:
         board, clip = self._board, self._spec.clip_norm
         step = board.version
         assert self._update is not None  # since `join`
+        if self._skipped:
+            self._update.keep(step)
+            board.finite[self._rank] = True
+            return
         # A norm that is not finite shortens nothing: the pass itself will find what is not finite.
         shorten = clip and clip < board.gradient_norm < math.inf
         board.finite[self._rank] = self._update.apply(
             step,
             self._learning_rate(step),
-            summed=bool(clip),
+            summed=self._spec.measures,
             factor=clip / (board.gradient_norm + 1e-6) if shorten else None,
-            note_squares=not clip and self._spec.has_row(step + 1),
+            note_squares=not self._spec.measures and self._spec.has_row(step + 1),
         )
 
     def _publish(self) -> None:
@@ -223,11 +253,11 @@ class HostStep:
         # Once it is published, the gradients of the step that follows come over the state at the version before.
         if spec.saves(board.version) and not self._copies.wait(board.version):
             return  # the server ended the run, or is gone: the next look at its socket tells
-        if not spec.clip_norm and spec.has_row(version):
+        if not spec.measures and spec.has_row(version):
             board.measured(norm(board.squares))
         outcome = spec.outcome(version, stop_asked=board.stop_asked)
         evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
-        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter())
+        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter(), skipped=self._skipped)
         if outcome is Outcome.TRAIN and spec.saves(version):
             self._copies.ask(version)
 

@@ -155,6 +155,18 @@ class UpdatePass:
             finite = finite and all_finite(block) and all(map(all_finite, views.hiding[new]))
         return finite
 
+    def keep(self, step: int) -> None:
+        """Makes version `step` of the share, and the rule's state at it, version `step + 1`."""
+        old, new = step % STATE_ROWS, (step + 1) % STATE_ROWS
+
+        def task(thread: int) -> None:
+            for views in self._shares[thread]:
+                np.copyto(views.versions[(step + 1) % VERSION_ROWS], views.versions[step % VERSION_ROWS])
+                for before, after in zip(views.state[old], views.state[new], strict=True):
+                    np.copyto(after, before)
+
+        self._threads.run(task)
+
     def _note_squares(self, views: _Views, summed: Block) -> None:
         for i, chunk in enumerate(views.chunks):
             part = summed[i * CHUNK : (i + 1) * CHUNK]

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
-_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _PUSHED, _MEMBERS, _DEALT = range(8)
-_LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(8, 12)
+_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _PUSHED, _MEMBERS, _DEALT, _SKIPPED, _IN_A_ROW = range(10)
+_LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(10, 14)
 HISTORY: Final = 1024
 """Of so many versions it is known how they came about."""
 
@@ -102,6 +102,16 @@ class Board:
         return self._numbers[_PUBLISHED_S]
 
     @property
+    def skipped(self) -> int:
+        """How many steps of this run left the parameters as they were."""
+        return self._whole[_SKIPPED]
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """How many of them are the newest ones, without another between."""
+        return self._whole[_IN_A_ROW]
+
+    @property
     def stop_asked(self) -> bool:
         """Whether the run shall end with the next version."""
         return bool(self._whole[_STOP_ASKED])
@@ -156,12 +166,16 @@ class Board:
         """The norm of the step's gradient was taken."""
         self._numbers[_GRADIENT_NORM] = gradient_norm
 
-    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float) -> None:
-        """`version` is whole from now on. Where the writer dies in the middle, `mend` puts right what it had not
-        written yet."""
+    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float, skipped: bool = False) -> None:
+        """`version` is whole from now on; `skipped`: it is the one before.
+
+        Where the writer dies in the middle, `mend` puts right what it had not written yet.
+        """
         entry = 3 * (version % HISTORY)
         self._history[entry : entry + 3] = self._numbers[_LOSS:_HEAD]
         self._numbers[_PUBLISHED_S] = self._history[entry + 2] = at_s
+        self._whole[_SKIPPED] += skipped
+        self._whole[_IN_A_ROW] = self._whole[_IN_A_ROW] + 1 if skipped else 0
         self._whole[_VERSION] = version
         self.mend(outcome, evaluate=evaluate)
 

@@ -6,6 +6,7 @@
         |-- NonFiniteError  a loss, gradient or parameter is NaN or infinite
         |-- WorkerError     a worker raised or died
         |-- ServerError     a server raised or died
+        |-- LedgerError     the ledger of samples cannot be written, is damaged or contradicts itself
         `-- ProtocolError   a peer sent what its state or the protocol does not allow
 
 Validators do not raise: they return `Problem`s, so that one `InputError` can report every mistake at once.
@@ -73,6 +74,10 @@ class WorkerError(RunError):
 
 class ServerError(RunError):
     """A server raised or died."""
+
+
+class LedgerError(RunError):
+    """The ledger of samples cannot be written, is damaged or contradicts itself."""
 
 
 class ProtocolError(RunError):

@@ -26,6 +26,7 @@ def used(steps: int = 3) -> Telemetry:
     told = unpack_from_worker(b"".join(pack_step(record(0, step)) for step in range(steps)))
     for _ in range(2):
         hear(t, told)
+    t.step_skipped()
     t.learning_rate = 0.1
     t.checkpoint_saved(2, 0.02)
     t.checkpoint_failed(3, "No space left on device")
@@ -78,6 +79,7 @@ def test_counters_say_what_happened():
     wire = [("content", "gradients"), ("direction", "sent"), ("host", "0")]
     assert samples["thalweg_wire_bytes_total", tuple(wire)] == 1000
     assert samples["thalweg_workers", (("state", "joined"),)] == 2
+    assert samples["thalweg_steps_skipped_total", ()] == 1
     assert samples["thalweg_gradient_norm", ()] == 1.25
     assert samples["thalweg_step_seconds_count", ()] == 3
     assert samples["thalweg_step_seconds_bucket", (("le", "0.0025"),)] == 0

@@ -43,7 +43,7 @@ class Host:
             "schedule": {"name": "constant", "learning_rate": 0.5, "warmup_steps": 0},
         }
         spec = StepSpec(**given | changed)
-        plan = MemoryPlan(size=SIZE, microbatches=spec.microbatches, slots=0)
+        plan = MemoryPlan(size=SIZE, microbatches=spec.microbatches, slots=len(spec.server_rule().slots))
         fds = create_segment(plan.vector_bytes), create_segment(board_bytes(plan, workers))
         self.vectors, self.board = Vectors(plan, fds[0]), Board(plan, workers, fds[1])
         for fd in fds:
@@ -119,6 +119,47 @@ def test_nothing_that_is_not_finite_is_published(clip_norm, bad):
         host.step(*bad.get("gradients", (1.0, 2.0)), losses=bad.get("losses", (1.0, 3.0)))
     assert (host.board.version, host.board.outcome) == (1, Outcome.NOT_FINITE)
     assert host.newest() == before
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1000.0])
+@pytest.mark.parametrize(
+    "bad",
+    [{"gradients": (1.0, math.nan)}, {"gradients": (3e38, 3e38)}, {"losses": (1.0, math.inf)}],
+    ids=["gradient", "sum", "loss"],
+)
+def test_a_step_that_is_not_finite_is_skipped_by_hand(clip_norm, bad):
+    """Momentum 0.5: the gradients 3 and 3 come to buffers 3 and 4.5, as if the bad step between were not there."""
+    host = Host(steps=9, rule="momentum", rule_options={"momentum": 0.5}, skip=True, clip_norm=clip_norm)
+    host.step(1.0, 2.0)
+    assert host.newest() == {-1.5}
+    with np.errstate(all="ignore"):
+        host.step(*bad.get("gradients", (1.0, 2.0)), losses=bad.get("losses", (1.0, 3.0)))
+    assert (host.board.version, host.board.outcome, host.newest()) == (2, Outcome.TRAIN, {-1.5})
+    assert set(host.vectors.state(2)[0].tolist()) == {3.0}
+    assert (host.board.skipped, host.board.skipped_in_a_row) == (1, 1)
+    host.step(1.0, 2.0)
+    assert host.newest() == {-1.5 - 0.5 * 4.5}
+    assert (host.board.skipped, host.board.skipped_in_a_row) == (1, 0)
+
+
+def test_ten_steps_in_a_row_that_are_not_finite_end_the_run():
+    """Nine are skipped; one that is finite between begins the count anew."""
+    host = Host(steps=99, skip=True)
+    nan = (1.0, math.nan)
+    with np.errstate(all="ignore"):
+        for gradients in [nan] * 9 + [(1.0, 2.0)] + [nan] * 9:
+            host.step(*gradients)
+        assert (host.board.version, host.board.outcome, host.board.skipped) == (19, Outcome.TRAIN, 18)
+        host.step(*nan)
+    assert (host.board.version, host.board.outcome, host.newest()) == (19, Outcome.NOT_FINITE, {-1.5})
+
+
+def test_a_finite_gradient_that_overflows_the_parameters_is_not_skipped():
+    """No sample is at fault, but the learning rate."""
+    host = Host(skip=True, schedule={"name": "constant", "learning_rate": 1e30, "warmup_steps": 0})
+    with np.errstate(all="ignore"):
+        host.step(1e15, 1e15)
+    assert (host.board.version, host.board.outcome) == (0, Outcome.NOT_FINITE)
 
 
 def test_one_share_that_is_not_finite_is_enough():

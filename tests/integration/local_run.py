@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,14 @@ from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec
 from thalweg_cluster.step import HostStep, StepSpec
 from thalweg_proto.layout import Layout
+from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.batches import evaluation_chunks
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.datasets.rows import all_rows
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.exchange import MeetingExchange, ServedExchange, join
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource, initial_parameters
 from thalweg_worker.sampler import Sampler
@@ -164,6 +167,7 @@ def start_locally(
     of_server: Mapping[str, Any] | None = None,
     save: Path | None = None,
     resume: Checkpoint | None = None,
+    ledger: Path | None = None,
     **of_step: Any,
 ) -> LocalRun:
     """Starts to train a small model on made-up data.
@@ -177,6 +181,7 @@ def start_locally(
     of_server, of_step: what the specs say
     save:      where checkpoints go, with save_every of `of_step`
     resume:    what the run goes on from
+    ledger:    folder in which the workers write down which samples they take
     """
     x, y = three_clouds(samples + 50, seed=0)
     spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -212,6 +217,7 @@ def start_locally(
         ),
     )
     sampler = Sampler(seed=0, samples=samples, batch_size=batch_size, microbatches=microbatches)
+    division = Division(samples, batch_size, microbatches)
     sockets = [f"thalweg-test-{secrets.token_hex(8)}" for _ in range(hosts)]
     if isinstance(workers, int):
         meeting = Server(
@@ -276,12 +282,15 @@ def start_locally(
     def work(rank: int, engine: Callable[[Any], Any]) -> None:
         the_engine = engine(NumpyEngine(source.build(spec), classify=True))
         try:
-            with join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection:
+            with (
+                nullcontext() if ledger is None else Ledger(ledger, rank, division) as book,
+                join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection,
+            ):
                 if connection.welcome.meet:
                     with MeetingExchange(connection, partial(host_step, step)) as exchange:
-                        run_meeting(exchange, the_engine, sampler, training, held_out)
+                        run_meeting(exchange, the_engine, sampler, training, held_out, book)
                 else:
-                    run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how)
+                    run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how, book)
         except Killed:
             run.killed.put(rank)
         except BaseException as error:

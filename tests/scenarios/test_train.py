@@ -19,7 +19,7 @@ from thalweg_proto.job import load_job
 CONTRACT = {
     "state", "error", "steps", "samples", "parameters", "workers", "servers", "hosts", "wall_s", "train_s",
     "samples_per_s", "step_ms", "phase_ms", "train_loss", "eval", "weights_sha256", "restarts", "duplicates",
-    "staleness",
+    "staleness", "skipped",
 }  # fmt: skip
 
 

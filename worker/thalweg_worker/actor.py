@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from thalweg_proto.errors import ThalwegError, WorkerError
 from thalweg_proto.layout import Layout
+from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.engines import make_engine
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
@@ -31,6 +35,7 @@ class WorkerSpec:
     engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`,
                      which may differ by rank
     served:          how it computes where the server does its part itself
+    ledger:          folder in which it is written down which samples go into which step; None: nowhere
     """
 
     job_id: str
@@ -42,6 +47,7 @@ class WorkerSpec:
     served: ServedLoop
     engine: str = "numpy"
     emulated_ms: float | tuple[float, ...] | None = None
+    ledger: Path | None = None
 
 
 class Worker:
@@ -82,9 +88,16 @@ class Worker:
     def _train(self, connection: Connection) -> None:
         spec = self._spec
         rest = (self._engine, spec.sampler, self._training, self._held_out)
-        if connection.welcome.meet:
-            with MeetingExchange(connection, spec.new_server_work) as meeting:
-                run_meeting(meeting, *rest)
-        else:
-            os.nice(NICENESS)
-            run_served(ServedExchange(connection), *rest, spec.served)
+        with self._ledger() as ledger:
+            if connection.welcome.meet:
+                with MeetingExchange(connection, spec.new_server_work) as meeting:
+                    run_meeting(meeting, *rest, ledger)
+            else:
+                os.nice(NICENESS)
+                run_served(ServedExchange(connection), *rest, spec.served, ledger)
+
+    def _ledger(self) -> AbstractContextManager[Ledger | None]:
+        folder, sampler = self._spec.ledger, self._spec.sampler
+        if folder is None:
+            return nullcontext()
+        return Ledger(folder, self._rank, Division(sampler.samples, sampler.batch_size, sampler.microbatches))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.datasets.dataset import target_dtype
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.sampler import Sampler, SampleStream
 
 EVALUATION_CHUNK = 512
@@ -19,12 +20,17 @@ EVALUATION_CHUNK = 512
 class BatchSource:
     """Draws microbatches, into one buffer for each size of a microbatch."""
 
-    def __init__(self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int] = ()) -> None:
+    def __init__(
+        self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int] = (), ledger: Ledger | None = None
+    ) -> None:
+        """`ledger`: where it is written down which samples were taken; None: nowhere"""
         self._dataset = dataset
+        self._ledger = ledger
         self._sampler = sampler
         self._stream = SampleStream(sampler, microbatches)
         self._buffers: dict[int, Batch] = {}
         self._drawn: tuple[int, int] | None = None
+        self._rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # of the data set, that were drawn last
 
     def expect(self, microbatches: Sequence[int]) -> None:
         """These will be drawn in most steps: their samples are worked out for many steps at once."""
@@ -49,11 +55,20 @@ class BatchSource:
             return
         batch = self.batch(microbatch)
         expected = microbatch in self._stream.microbatches
-        indices = (self._stream if expected else self._sampler).indices(step, microbatch)
-        self._dataset.take(indices, batch.x, batch.y)
+        self._rows = (self._stream if expected else self._sampler).indices(step, microbatch)
+        self._dataset.take(self._rows, batch.x, batch.y)
         assert batch.key is not None
         batch.key[1:] = step, microbatch
         self._drawn = (step, microbatch)
+
+    def take(self, step: int, microbatch: int) -> None:
+        """Draws the samples, for a gradient that will be pushed: they go into the step.
+
+        LedgerError where the ledger cannot be written.
+        """
+        self.draw(step, microbatch)
+        if self._ledger is not None:
+            self._ledger.take(step, microbatch, self._rows)
 
 
 def evaluation_chunks(samples: int) -> int:

@@ -4,7 +4,8 @@
       -> each block that is final in all gradients of this host is summed along the tree
       -> and goes to its owner, or stays where this host owns it
     all parts of a block are with its owner
-      -> [the norm of all shards, where it is clipped] -> rule -> the block of version t + 1, here and to all hosts
+      -> [the norm of all shards, where it is clipped or skipped] -> rule -> the block of version t + 1, here and to all
+         hosts
     the first blocks of version t + 1 are here -> the workers begin step t + 1 with what is there
     all are here -> version t + 1 is whole
 
@@ -13,7 +14,7 @@ Rules:
     the wire, summed, updated, and on its way back.
   - A worker writes a gradient of step t + 1 only when version t + 1 is whole on its host. So all that was sent of step
     t has arrived; each buffer has one use at a time, and two versions have room in memory.
-  - Nothing that is not finite is published: the run halts.
+  - Nothing that is not finite is published: the run halts; or, where the job says so, the owners publish what they had.
 """
 
 from __future__ import annotations
@@ -219,10 +220,10 @@ class BarrierFlow:
             np.multiply(summed, np.float32(self._factor), summed)
         self._arrived[index], self._local[index] = 0, not self._mine
         self._whole_blocks[index] = step + 1
-        clip = self._step.clip_norm > 0 and self._step.local_steps == 1
-        if clip or self._step.has_row(step + 1):
+        measures = self._step.measures
+        if measures or self._step.has_row(step + 1):
             self._note_squares(step, index, summed)
-        if clip:
+        if measures:
             self._summed[index] = summed
         else:
             self._apply(index, step, summed, None)
@@ -243,21 +244,26 @@ class BarrierFlow:
             self._view.to_lead(HostMessage(squares=message))
 
     def _apply(self, index: int, step: int, summed: Block, factor: float | None) -> None:
-        begin, end, _ = self._blocks[index]
-        view = self._view
+        begin, view = self._blocks[index].begin, self._view
         update = view.shard.block_update(step, self._rate(step))
         if not view.shard.apply(begin, summed, update, factor):
             view.not_finite(step, begin, summed)
             return
+        self._publish(index, step, summed)
+
+    def _publish(self, index: int, step: int, parameters: Block) -> None:
+        """A block of version `step + 1`, here and to all hosts."""
+        begin, end, _ = self._blocks[index]
+        view = self._view
         exact = step + 1 == self._last
         form = _EXACT if exact else view.parameters_format
         row = view.vectors.version(step + 1)[begin:end]
         data: Any
         if form.exact:
-            row[...] = summed
+            row[...] = parameters
             data = form.encode(row, None)
         else:
-            data = form.encode(summed, None)
+            data = form.encode(parameters, None)
             form.decode(data, row)  # all hosts compute on the same parameters
         make = partial(view.pack, index, step=step + 1, version=step + 1, format=FORMAT_NUMBERS[form.name], data=data)
         view.publish((step + 1, begin), make)
@@ -316,7 +322,7 @@ class BarrierFlow:
     def on_lead(self, message: LeadMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "norm":
-            self._clip(message.norm.step, message.norm.norm)
+            self._measured(message.norm.step, message.norm.norm)
         elif kind == "closed":
             self._close(message.closed.step, list(message.closed.parts))
         elif kind == "last":
@@ -324,13 +330,19 @@ class BarrierFlow:
             if self.version >= self._last:
                 self._view.finish(self.version, evaluate=False)
 
-    def _clip(self, step: int, norm: float) -> None:
-        """The norm of the whole gradient is known; a norm that is not finite shortens nothing, and is found later."""
+    def _measured(self, step: int, norm: float) -> None:
+        """The norm of the whole gradient is known; NaN where the step is skipped. Else one that is not finite shortens
+        nothing, and is found later."""
         clip = self._step.clip_norm
-        factor = clip / (norm + 1e-6) if clip < norm < math.inf else None
+        factor = clip / (norm + 1e-6) if 0 < clip < norm < math.inf else None
+        skipped = self._step.skips(0.0, norm)
         summed, self._summed = self._summed, {}
         for index, block in summed.items():
-            self._apply(index, step, block, factor)
+            if skipped:
+                self._view.shard.keep(self._blocks[index].begin, block)
+                self._publish(index, step, block)
+            else:
+                self._apply(index, step, block, factor)
 
     def _close(self, step: int, members: list[int]) -> None:
         """With backup workers: the step is summed over `members`, host by host."""

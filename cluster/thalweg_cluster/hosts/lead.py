@@ -20,6 +20,7 @@ from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdic
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.telemetry import WireBytes
+from thalweg_cluster.step import ADVICE, SKIPPED_MAX
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import norm
 from thalweg_proto.blocks import Shards
@@ -162,10 +163,7 @@ class Lead:
         first = self._step.steps_done(step)
         part_of = "worker" if self._step.local_steps > 1 else "microbatch"
         rate = self._step.learning_rate()(first)
-        self.fail(
-            f"step {first}: the loss of {part_of} {part} is {loss}; the learning rate was {rate:g}. "
-            f"Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
-        )
+        self.fail(f"step {first}: the loss of {part_of} {part} is {loss}; the learning rate was {rate:g}. {ADVICE}")
 
 
 class BarrierLead(Lead):
@@ -182,6 +180,7 @@ class BarrierLead(Lead):
             spec.step.weights() if spec.step.local_steps == 1 else [1 / self._parts.total] * self._parts.total
         )
         self._chunks = -(-spec.layout.size // CHUNK)
+        self._skipped_in_a_row = 0
 
     @property
     def _version(self) -> int:
@@ -204,7 +203,7 @@ class BarrierLead(Lead):
         self._account.telemetry.pushed(verdict)
         if verdict is not Verdict.ACCEPTED:
             return
-        if not math.isfinite(pushed.loss):
+        if not math.isfinite(pushed.loss) and not self._step.skip:
             self._non_finite_loss(pushed.step, pushed.part, pushed.loss)
             return
         known = self._steps.setdefault(pushed.step, _Step())
@@ -223,6 +222,8 @@ class BarrierLead(Lead):
         known = self._steps[step]
         whole = sum(self._weights[m] for m in members) if self._step.backup else 1.0
         known.loss = tree_sum_scalars([self._weights[m] * known.losses[m] for m in members]) / whole
+        if self._step.skip:
+            self._decide(step)
         self._settle()
         early, self._early = self._early, []
         for later in early:
@@ -242,14 +243,33 @@ class BarrierLead(Lead):
             if sum(map(len, known.squares.values())) == self._chunks:
                 values = [value for first in sorted(known.squares) for value in known.squares[first]]
                 known.norm = norm(np.array(values))
-                if self._step.clip_norm:
-                    self._all(LeadMessage(norm=LeadMessage.Norm(step=part.step, norm=known.norm)))
+                if self._step.measures:
+                    self._decide(part.step)
                 self._settle()
+
+    def _decide(self, step: int) -> None:
+        """Tells all owners the norm of a step's gradient, once it is known; where they may skip the step, once the loss
+        is known, too."""
+        known = self._steps[step]
+        if known.norm is None or (self._step.skip and known.loss is None):
+            return
+        skipped = known.loss is not None and self._step.skips(known.loss, known.norm)
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if skipped else 0
+        if self._skipped_in_a_row == SKIPPED_MAX:
+            self.fail(
+                f"step {step}: the loss is {known.loss}, the norm of the gradient {known.norm}, and neither was finite "
+                f"in the {SKIPPED_MAX - 1} steps before, which were skipped; the learning rate was "
+                f"{self._step.learning_rate()(step):g}. {ADVICE}"
+            )
+            return
+        if skipped:
+            self._account.telemetry.step_skipped()
+        self._all(LeadMessage(norm=LeadMessage.Norm(step=step, norm=math.nan if skipped else known.norm)))
 
     def _settle(self) -> None:
         """Accounts what is known to the end."""
         while (known := self._steps.get(self._accounted)) is not None:
-            wanted = self._step.has_row(self._accounted + 1) or (self._step.clip_norm and self._step.local_steps == 1)
+            wanted = self._step.has_row(self._accounted + 1) or self._step.measures
             if known.loss is None or known.whole_s is None or (wanted and known.norm is None):
                 return
             del self._steps[self._accounted]

@@ -48,6 +48,7 @@ from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone, as_range
 from thalweg_cluster.server.spec import RunResult, Snapshot
 from thalweg_cluster.server.telemetry import WireBytes
+from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
@@ -336,8 +337,7 @@ class HostServer:
         rate = self.spec.step.learning_rate()(first)
         raise NonFiniteError(
             f"step {first}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
-            f"rate was {rate:g}. Nothing of this block was published. Lower optimizer.learning_rate, or set "
-            f"optimizer.clip_norm or optimizer.warmup_steps."
+            f"rate was {rate:g}. Nothing of this block was published. {ADVICE}"
         )
 
     # Checkpoints

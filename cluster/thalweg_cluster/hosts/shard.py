@@ -80,6 +80,10 @@ class Shard:
         hiding = [array for array, slot in zip(state, self._rule.slots, strict=True) if slot.hides]
         return all_finite(summed) and all(map(all_finite, hiding))
 
+    def keep(self, begin: int, summed: Block) -> None:
+        """Puts the parameters of the block that begins at `begin`, as they are, in the place of its gradient."""
+        summed[...] = self.parameters[begin - self.begin : begin - self.begin + len(summed)]
+
 
 def squares(summed: Block) -> list[float]:
     """The sums of squares of the chunks of a block."""

@@ -275,6 +275,7 @@ def _new_actor(
         ),
         engine=cluster.engine,
         emulated_ms=cluster.emulated_ms,
+        ledger=preparation.ledger,
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))

@@ -16,6 +16,7 @@ from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.layout import Layout
+from thalweg_proto.ledger import FOLDER as LEDGER
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
 from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
@@ -31,6 +32,7 @@ class Preparation:
     first:  steps that were taken before
     generation: of the checkpoint that the run goes on from; 0: there is none
     chunks:  into how many chunks the held-out set is cut; 0: there is none
+    ledger:  folder in which workers write down which samples go into which step; None: nowhere
     """
 
     job: Job
@@ -43,6 +45,7 @@ class Preparation:
     first: int
     generation: int
     chunks: int
+    ledger: Path | None
 
 
 def prepare(
@@ -52,12 +55,14 @@ def prepare(
     others: Sequence[Problem] = (),
     *,
     checkpoint: Checkpoint | None = None,
+    with_ledger: bool = False,
 ) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
     cores:      of this machine, where the Ray cluster will be one of our own; None where it is there already
     others:     what was found wrong elsewhere, to be told with the rest
     checkpoint: what the run goes on from; None: a new one
+    with_ledger: whether the workers write down which samples go into which step
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
@@ -76,6 +81,8 @@ def prepare(
         problems += check_room(MemoryPlan(size=layout.size, microbatches=microbatches, slots=slots), bytes_free())
     if checkpoint is not None:
         problems += check_fits(checkpoint, draft, layout, lengths)
+    if with_ledger and draft.right("train.backup_workers", "train.consistency"):
+        problems += _check_ledger(job)
     if problems:
         raise InputError(problems)
     # Where nothing is wrong all is known.
@@ -106,6 +113,7 @@ def prepare(
         first=0 if checkpoint is None else checkpoint.manifest.step,
         generation=0 if checkpoint is None else checkpoint.manifest.generation,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
+        ledger=out.absolute() / LEDGER if with_ledger else None,
     )
 
 
@@ -147,6 +155,12 @@ def _drawn(source: ModelSource, loaded: Loaded, seed: int) -> tuple[Parameters |
     batch = first_batch(loaded.data.train) if loaded.data is not None else made_up_batch(spec)
     problems = check_model(model, spec, batch, generator(seed))
     return None if problems else initial_parameters(model, seed), problems
+
+
+def _check_ledger(job: Job) -> list[Problem]:
+    """Workers know what they take. Of a step that leaves out what comes late they do not know what went into it."""
+    backup = job.train.backup_workers or 0
+    return [Problem("train.backup_workers", "0 with --ledger", str(backup))] if backup else []
 
 
 def check_supported(draft: Draft) -> list[Problem]:

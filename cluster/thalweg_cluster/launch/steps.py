@@ -22,6 +22,7 @@ def step_spec(job: Job, lengths: ResolvedTrain, chunks: int) -> StepSpec:
             **job.optimizer.options_for("schedule"),
         },
         clip_norm=job.optimizer.clip_norm,
+        skip=train.non_finite == "skip",
         eval_every=train.eval_every,
         save_every=job.checkpoint.every_steps,
         chunks=chunks,

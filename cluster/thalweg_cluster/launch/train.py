@@ -57,7 +57,7 @@ def train(
     with ray_cluster(preparation.job.cluster.workers, address) as warning, interruptible():
         if warning is not None:
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
-        folder = RunFolder(out, first)
+        folder = RunFolder(out, first, with_ledger=preparation.ledger is not None)
         folder.write_job(job_to_toml(preparation.job))
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)

@@ -2,5 +2,5 @@
 
 files.py     summary.json, metrics.jsonl, job.toml, weights.safetensors
 progress.py  the line while it runs
-closing.py   the table at its end
+closing.py   the tables when it is over
 """

@@ -1,4 +1,4 @@
-"""The table at the end of a run: how it went, and where the time of a step went."""
+"""What is told when a run is over: how it went, where the time of a step went, what its ledger came to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from thalweg_cluster.ledger import Account
 from thalweg_cluster.reporting.progress import describe_evaluation
 
 _MEANING = {
@@ -59,3 +60,15 @@ def _time_split(phase_ms: dict[str, float], apply_ms: float) -> Table:
     ):
         table.add_row(phase, f"{ms:.3f}", f"{100 * ms / whole:.0f} %", meaning)
     return table
+
+
+def print_account(console: Console, account: Account) -> None:
+    """Prints what a ledger came to."""
+    lines = [
+        f"{account.samples:,} samples in {account.steps:,} steps, {account.epochs:,} whole epochs of "
+        f"{account.division.samples:,}",
+        f"{account.again:,} microbatches computed again, {account.unpublished:,} of steps that were never published",
+        *account.findings,
+        f"each sample exactly once an epoch: {'no' if account.findings else 'yes'}",
+    ]
+    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from thalweg_cluster.server.spec import Row
-from thalweg_proto.errors import Problem
+from thalweg_proto import ledger
+from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
@@ -56,11 +57,12 @@ class RunFolder:
     checkpoints of the one before as `checkpoints.previous`: nobody loses them by typing `train` for `resume`.
     """
 
-    def __init__(self, path: Path, first: int = 0, *, replace: bool = True) -> None:
+    def __init__(self, path: Path, first: int = 0, *, replace: bool = True, with_ledger: bool = False) -> None:
         """Makes the folder. OSError where that fails after all.
 
         first:   steps that were taken before
         replace: False where nothing is trained: what is there stays
+        with_ledger: whether workers will write down which samples they take
         """
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,11 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
+        if not first:
+            for file in (path / ledger.FOLDER).glob(f"*{ledger.SUFFIX}"):
+                file.unlink()
+        if with_ledger:
+            (path / ledger.FOLDER).mkdir(exist_ok=True)
         for name in (SUMMARY, "weights.safetensors", "ca.pem"):
             (path / name).unlink(missing_ok=True)
         self.rewind(first)
@@ -127,3 +134,18 @@ def _lines_until(lines: bytes, step: int) -> bytes:
             break
         kept.append(line)
     return b"".join(kept)
+
+
+def steps_published(folder: Path) -> int:
+    """How many steps the run in `folder` had published when it ended. InputError where it has not ended."""
+    summary = folder / "summary.json"
+    expected = "the summary of a run that has ended"
+    try:
+        steps = json.loads(summary.read_bytes())["steps"]
+    except FileNotFoundError:
+        raise InputError([Problem(str(summary), expected, "no such file")]) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError([Problem(str(summary), expected, repr(error))]) from None
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError([Problem(f"{summary}: steps", "a whole number", repr(steps))])
+    return steps

@@ -55,6 +55,7 @@ def summarise(
         "eval": result.evaluation if result else None,
         "weights_sha256": result.weights_sha256 if result else None,
         "restarts": restarts,
+        "skipped": result.skipped if result else 0,
         "duplicates": result.duplicates if result else 0,
         "dropped": result.dropped if result else 0,
         "checkpoints": result.checkpoints if result else None,

@@ -184,6 +184,7 @@ class Account:
             train_loss=known(telemetry.loss),
             evaluation=self._evaluation._asdict() if self._evaluation else None,
             weights_sha256=weights_sha256,
+            skipped=telemetry.skipped,
             staleness=telemetry.staleness.summary(),
             duplicates=telemetry.pushes[Verdict.DUPLICATE],
             dropped=telemetry.pushes[Verdict.LATE],
@@ -192,5 +193,5 @@ class Account:
 
 
 def known(value: float) -> float | None:
-    """A number for JSON, which has no NaN."""
-    return None if math.isnan(value) else value
+    """A number for JSON, which has neither NaN nor infinity."""
+    return value if math.isfinite(value) else None

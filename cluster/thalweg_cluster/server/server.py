@@ -32,6 +32,7 @@ from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.membership import Membership
 from thalweg_cluster.server.nonfinite import describe_non_finite
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
+from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
 from thalweg_proto.deal import create_hands, deal
@@ -217,6 +218,7 @@ class Server:
     def _on_steps(self, records: NDArray[np.void]) -> None:
         telemetry = self.account.telemetry
         telemetry.heard(records)
+        telemetry.skipped = self._board.skipped
         some = records[records["microbatches"] > 0]
         if len(some):
             self._leases.took(float(((some["sample_s"] + some["compute_s"]) / some["microbatches"]).max()))
@@ -288,10 +290,12 @@ class Server:
 
     def _non_finite(self) -> NonFiniteError:
         step = self._board.version
+        skipped = self._board.skipped_in_a_row
+        before = f"the {skipped} steps before were skipped; " if skipped else ""
         where = describe_non_finite(self.spec.layout, self._vectors.gradients(step), self._board.losses.tolist())
         return NonFiniteError(
-            f"step {step}: {where}; the learning rate was {self._learning_rate(step):g}. Nothing of this step was "
-            f"published. Lower optimizer.learning_rate, or set optimizer.clip_norm or optimizer.warmup_steps."
+            f"step {step}: {where}; {before}the learning rate was {self._learning_rate(step):g}. Nothing of this step "
+            f"was published. {ADVICE}"
         )
 
     # What others read, from other threads

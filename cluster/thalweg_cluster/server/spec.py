@@ -75,6 +75,7 @@ class RunResult:
 
     began_at: when the first step began, in seconds since 1970; None where none did
     apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
+    skipped: steps that were not finite, and left the parameters as they were
     staleness: {"mean": ..., "max": ...} of all pushes
     checkpoints: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is none
     duplicates, dropped: pushes of a name that was there before, and those that came after their step had ended
@@ -92,6 +93,7 @@ class RunResult:
     train_loss: float | None
     evaluation: dict[str, float | None] | None
     weights_sha256: str
+    skipped: int
     staleness: dict[str, float]
     duplicates: int
     dropped: int
@@ -113,6 +115,7 @@ class RunResult:
             train_loss=None,
             evaluation=None,
             weights_sha256=weights_sha256,
+            skipped=0,
             staleness={"mean": 0.0, "max": 0},
             duplicates=0,
             dropped=0,

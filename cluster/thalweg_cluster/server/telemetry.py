@@ -135,6 +135,7 @@ class Telemetry:
     generation:                    of the membership on this host
     taken_over:                    microbatches that a worker computed in place of the one that they were dealt to
     pace_s:                        how long each worker takes for a microbatch, by rank; infinity: it sits out
+    skipped:                       steps of this run that left the parameters as they were
     wire:                          by host, where there are several: this one's, and on the lead what others told last
     """
 
@@ -163,6 +164,7 @@ class Telemetry:
     generation: int = 1
     taken_over: int = 0
     pace_s: Mapping[int, float] = field(default_factory=dict)
+    skipped: int = 0
     wire: dict[int, WireBytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -204,6 +206,11 @@ class Telemetry:
             norms = gradient_norm[~np.isnan(gradient_norm)]
             if len(norms):
                 self.gradient_norm = float(norms[-1])
+
+    def step_skipped(self) -> None:
+        """A step came to something that is not finite, and left the parameters as they were."""
+        with self.lock:
+            self.skipped += 1
 
     def checkpoint_saved(self, step: int, seconds: float) -> None:
         """A checkpoint is there; it took `seconds` from the copy of the state on."""

@@ -86,6 +86,20 @@ def _local_steps(job: Job) -> Problem | None:
     return Problem("train.backup_workers", "0 with local_steps", str(backup), "a round waits for all workers")
 
 
+def _skip_local_steps(job: Job) -> Problem | None:
+    local = job.train.local_steps or 1
+    if local == 1 or job.train.non_finite != "skip":
+        return None
+    return Problem("train.non_finite", '"stop" with local_steps', "'skip'", "a worker's own rule keeps no step before")
+
+
+def _skip_wire(job: Job) -> Problem | None:
+    if job.train.non_finite != "skip" or job.cluster.wire == "float32":
+        return None
+    hint = "what a lossy format owes of a step that is skipped would go into the next one"
+    return Problem("cluster.wire", '"float32" with train.non_finite = "skip"', repr(job.cluster.wire), hint)
+
+
 def _nesterov(job: Job) -> Problem | None:
     if job.optimizer.rule != "nesterov" or job.optimizer.momentum:
         return None
@@ -120,6 +134,8 @@ LAWS = (
     Law(("train.microbatches", "train.batch_size"), _batch),
     Law(("train.backup_workers", "train.consistency", "cluster.workers"), _backup_workers),
     Law(("train.backup_workers", "train.local_steps", "train.consistency"), _local_steps),
+    Law(("train.non_finite", "train.local_steps", "train.consistency"), _skip_local_steps),
+    Law(("train.non_finite", "train.consistency", "cluster.wire"), _skip_wire),
     Law(("optimizer.rule", "optimizer.momentum"), _nesterov),
     Law(
         ("optimizer.rule", "optimizer.learning_rate", "optimizer.schedule", "optimizer.min_learning_rate"),

@@ -122,6 +122,12 @@ class TrainSection(Section):
     outer_momentum: float | None = option_of(
         "consistency", {"sync": 0.9}, FROM_0_TO_1, "with local_steps: its momentum (Nesterov); 0: plain averaging"
     )
+    non_finite: Literal["stop", "skip"] | None = option_of(
+        "consistency",
+        {"sync": "stop"},
+        Choice(("stop", "skip")),
+        "what becomes of a step whose loss or gradient is not finite: the run ends, or the parameters stay as they are",
+    )
     staleness_scaling: bool | None = option_of(
         "consistency",
         {"ssp": False, "async": False},

@@ -285,6 +285,41 @@ def test_the_norm_is_told_when_all_shards_are_measured():
     assert hosts.squares(1, 1, 1, 4.0, 4.0) == ["all: norm step=1 norm=3.0"]
 
 
+@pytest.mark.parametrize("loss_last", [False, True])
+@pytest.mark.parametrize(("loss", "squares"), [(math.nan, 4.0), (1.0, math.inf), (math.inf, math.nan)])
+def test_a_step_that_is_not_finite_is_told_to_be_skipped(loss, squares, loss_last):
+    """All owners hear one word, once loss and norm are known, whichever comes last; the step is accounted."""
+    hosts = Barriered(steps=1000, skip=True)
+    hosts.ready()
+    calls = [
+        lambda: hosts.pushed(0, 0, 0, loss),
+        lambda: hosts.pushed(1, 0, 1),
+        lambda: hosts.squares(0, 0, 0, squares),
+        lambda: hosts.squares(1, 0, 1, 8.0, 4.0),
+    ]
+    told = [call() for call in (calls[2:] + calls[:2] if loss_last else calls)]
+    assert told == [[], [], [], ["all: norm norm=nan"]]
+    hosts.whole(0, 1)
+    assert (hosts.steps, hosts.account.telemetry.skipped) == (1, 1)
+
+
+def test_the_tenth_step_in_a_row_that_is_not_finite_ends_the_run():
+    """Nine are skipped, and one that is finite begins the count anew; the owners hear nothing of the tenth."""
+    hosts = Barriered(steps=1000, skip=True)
+    hosts.ready()
+    losses = [math.nan] * 9 + [1.0] + [math.nan] * 10
+    for step, loss in enumerate(losses):
+        for host in hosts.hosts:
+            hosts.pushed(host, step, host, loss)
+        hosts.squares(0, step, 0, 1.0)
+        told = hosts.squares(1, step, 1, 1.0, 2.0)
+        hosts.whole(0, step + 1)
+    assert told == ["all: stop"]
+    assert hosts.account.telemetry.skipped == 18
+    assert "step 19: the loss is nan, the norm of the gradient 2.0" in hosts.lead.error
+    assert "Lower optimizer.learning_rate" in hosts.lead.error
+
+
 def test_without_clipping_nobody_is_told_a_norm():
     """It is kept for the row, and the row waits for it."""
     hosts = Barriered(steps=1)

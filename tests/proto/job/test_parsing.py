@@ -101,7 +101,16 @@ def test_a_rule_has_its_own_options_with_torch_defaults(rule: str, options: dict
 @pytest.mark.parametrize(
     ("consistency", "options"),
     [
-        ("sync", {"backup_workers": 0, "local_steps": 1, "outer_learning_rate": 0.7, "outer_momentum": 0.9}),
+        (
+            "sync",
+            {
+                "backup_workers": 0,
+                "local_steps": 1,
+                "outer_learning_rate": 0.7,
+                "outer_momentum": 0.9,
+                "non_finite": "stop",
+            },
+        ),
         ("ssp", {"staleness": 3, "staleness_scaling": False}),
         ("async", {"staleness_scaling": False}),
     ],
@@ -212,6 +221,7 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
                 ("local_steps", 2),
                 ("outer_learning_rate", 0.5),
                 ("outer_momentum", 0.5),
+                ("non_finite", "skip"),
             )
         ),
         (
@@ -228,6 +238,17 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
             {"train": {"backup_workers": 1, "local_steps": 4}},
             "train.backup_workers",
             "expected 0 with local_steps; found 1\n    a round waits for all workers",
+        ),
+        ({"train": {"non_finite": "ignore"}}, "train.non_finite", '"stop" or "skip"'),
+        (
+            {"train": {"non_finite": "skip", "local_steps": 4}},
+            "train.non_finite",
+            "expected \"stop\" with local_steps; found 'skip'",
+        ),
+        (
+            {"train": {"non_finite": "skip"}, "cluster": {"wire": "int8"}},
+            "cluster.wire",
+            'expected "float32" with train.non_finite = "skip"; found \'int8\'',
         ),
         ({"optimizer": {"learning_rate": -0.1}}, "optimizer.learning_rate", "a number > 0; found -0.1"),
         ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate", "a number > 0; found 0"),

@@ -15,17 +15,23 @@ from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.exchange.meeting import MeetingExchange
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop.evaluation import evaluate
 from thalweg_worker.sampler import Sampler
 
 
 def run(
-    exchange: MeetingExchange, engine: GradientEngine, sampler: Sampler, training: Dataset, held_out: Dataset | None
+    exchange: MeetingExchange,
+    engine: GradientEngine,
+    sampler: Sampler,
+    training: Dataset,
+    held_out: Dataset | None,
+    ledger: Ledger | None = None,
 ) -> None:
     """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
     # What is not finite is found and named at the update; NumPy's warnings would come first and say less.
     with np.errstate(all="ignore"):
-        _Loop(exchange, engine, sampler, training, held_out).run()
+        _Loop(exchange, engine, sampler, training, held_out, ledger).run()
 
 
 class _Loop:
@@ -36,11 +42,12 @@ class _Loop:
         sampler: Sampler,
         training: Dataset,
         held_out: Dataset | None,
+        ledger: Ledger | None,
     ) -> None:
         self._exchange = exchange
         self._engine = engine
         self._held_out = held_out
-        self._source = BatchSource(training, sampler)
+        self._source = BatchSource(training, sampler, ledger=ledger)
         self._weights = [sampler.size(m) / sampler.batch_size for m in range(sampler.microbatches)]
         self._gradients: dict[tuple[int, int], Callable[[], float]] = {}
         self._computed = 0
@@ -101,7 +108,7 @@ class _Loop:
 
     def _compute(self, step: int, microbatch: int) -> None:
         begin = perf_counter()
-        self._source.draw(step, microbatch)
+        self._source.take(step, microbatch)
         drawn = perf_counter()
         self._exchange.board.losses[microbatch] = self._gradient(step, microbatch)()
         self._sample_s += drawn - begin

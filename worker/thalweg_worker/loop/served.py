@@ -25,6 +25,7 @@ from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.exchange.served import ServedExchange, StoppedError
+from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop.clipping import shorten
 from thalweg_worker.loop.evaluation import evaluate
 from thalweg_worker.loop.local_steps import NewLocalUpdate
@@ -57,11 +58,12 @@ def run(
     training: Dataset,
     held_out: Dataset | None,
     how: ServedLoop,
+    ledger: Ledger | None = None,
 ) -> None:
     """Computes what the server asks for until there is nothing more to do."""
     kind = _Local if how.local_steps > 1 else _Copying if how.copies else _InPlace
     with np.errstate(all="ignore"):  # what is not finite is found at the update
-        kind(exchange, engine, sampler, training, held_out, how).run()
+        kind(exchange, engine, sampler, training, held_out, how, ledger).run()
 
 
 class _Loop:
@@ -75,6 +77,7 @@ class _Loop:
         training: Dataset,
         held_out: Dataset | None,
         how: ServedLoop,
+        ledger: Ledger | None,
     ) -> None:
         self._exchange = exchange
         self._engine = engine
@@ -82,7 +85,7 @@ class _Loop:
         self._held_out = held_out
         self._how = how
         self._layout = exchange.connection.layout
-        self._source = BatchSource(training, sampler, range(sampler.microbatches))
+        self._source = BatchSource(training, sampler, range(sampler.microbatches), ledger)
         self._sample_s = self._compute_s = self._push_s = 0.0
         self._bound: dict[tuple[int, ...], Callable[[], float]] = {}
 
@@ -141,9 +144,9 @@ class _Loop:
         )
         return end
 
-    def _draw(self, step: int, microbatch: int) -> None:
+    def _take(self, step: int, microbatch: int) -> None:
         begin = perf_counter()
-        self._source.draw(step, microbatch)
+        self._source.take(step, microbatch)
         self._sample_s += perf_counter() - begin
 
     def _differentiate(self, gradient: Callable[[], float]) -> float:
@@ -174,7 +177,7 @@ class _InPlace(_Loop):
             if self._exchange.superseded(work.step):
                 return
             self._now, self._told = (work.step, part), self._layout.size
-            self._draw(work.step, part)
+            self._take(work.step, part)
             loss = self._differentiate(self._gradient(work, index, part))
             self._push(work.step, part, 0, loss)
 
@@ -213,7 +216,7 @@ class _Copying(_Loop):
         np.copyto(self._copy, self._exchange.vector(work.version))
         self._push_s += perf_counter() - mark
         part = work.begin
-        self._draw(work.step, part)
+        self._take(work.step, part)
         loss = self._differentiate(self._gradient(part))
         shorten(self._exchange.gradient(0), self._how.clip_norm)
         self._push(work.step, part, 0, loss)
@@ -264,7 +267,7 @@ class _Local(_Loop):
         """One step of this worker on its own part of the batch; its mean loss."""
         loss = 0.0
         for index, part in enumerate(self._parts):
-            self._draw(step, part)
+            self._take(step, part)
             weight = self._sampler.size(part) / self._samples
             loss += weight * self._differentiate(self._gradient(index, part, weight))
             if index:
