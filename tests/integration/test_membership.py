@@ -12,7 +12,7 @@ from tests.integration.local_run import Engine, Killed, start_locally, train_loc
 from thalweg_cluster.step import HostStep
 
 STEPS = 20
-SHAPES = [{}, {"clip_norm": 0.1}, {"rule": "adam", "rule_options": {}}, {"eval_every": 3}]
+SHAPES = [{}, {"clip_norm": 0.1}, {"skip": True}, {"rule": "adam", "rule_options": {}}, {"eval_every": 3}]
 
 
 @pytest.fixture(scope="module")

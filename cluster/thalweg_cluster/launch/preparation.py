@@ -69,7 +69,7 @@ def prepare(
     job = draft.job
     problems = [*draft.problems, *others, *check_supported(draft), *check_folder(out)]
     if cores is not None and draft.right("cluster.workers"):
-        problems += check_local(job.cluster.workers, cores)
+        problems += check_local(job.cluster.most, cores)
     seed = job.seed if draft.right("seed") else 0  # what is wrong does not depend on it
     loaded = load_dataset(job.data, seed, draft.wrong_in("data"))
     lengths, microbatches, length_problems = _lengths(draft, loaded.samples)

@@ -63,7 +63,7 @@ def batch_for_all(batch_size: int, microbatches: int) -> Problem | None:
 def _microbatches(job: Job) -> Problem | None:
     if job.train.microbatches is None:
         return None
-    return microbatches_for_all(job.train.microbatches, job.cluster.workers)
+    return microbatches_for_all(job.train.microbatches, job.cluster.most)
 
 
 def _batch(job: Job) -> Problem | None:
@@ -73,7 +73,7 @@ def _batch(job: Job) -> Problem | None:
 
 
 def _backup_workers(job: Job) -> Problem | None:
-    backup, workers = job.train.backup_workers or 0, job.cluster.workers
+    backup, workers = job.train.backup_workers or 0, job.cluster.least
     if backup < workers:
         return None
     return Problem("train.backup_workers", f"fewer than cluster.workers ({workers})", str(backup))
@@ -121,7 +121,7 @@ def _whole_gpus(job: Job) -> Problem | None:
 
 
 def _emulated_ms(job: Job) -> Problem | None:
-    times, workers = job.cluster.emulated_ms, job.cluster.workers
+    times, workers = job.cluster.emulated_ms, job.cluster.most
     if not isinstance(times, tuple) or len(times) == workers:
         return None
     expected = f"one number, or one for each of cluster.workers ({workers})"

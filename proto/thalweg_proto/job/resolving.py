@@ -32,7 +32,7 @@ def resolve(job: Job, samples: int) -> tuple[ResolvedTrain, list[Problem]]:
     steps = train.steps or ceil(Fraction(repr(train.epochs)) * samples / batch_size)
     problems = [
         batch_for_all(batch_size, microbatches),
-        microbatches_for_all(microbatches, job.cluster.workers),
+        microbatches_for_all(microbatches, job.cluster.most),
     ]
     lengths = ResolvedTrain(batch_size=batch_size, steps=steps, microbatches=microbatches)
     return lengths, [problem for problem in problems if problem is not None]

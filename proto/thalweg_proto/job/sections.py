@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from thalweg_proto.job.kinds import (
     ArrayPair,
+    Bounds,
     Choice,
     Either,
     FilePath,
@@ -227,7 +228,11 @@ class OptimizerSection(Section):
 class ClusterSection(Section):
     """[cluster]: who computes."""
 
-    workers: int = option(Whole(minimum=1), "how many workers", default=2)
+    workers: int | tuple[int, int] = option(
+        Either((Whole(minimum=1), Bounds(Whole(minimum=1)))),
+        "how many workers; or [least, most]: as many of them as the Ray cluster has room for at the time",
+        default=2,
+    )
     gpus_per_worker: float = option(
         Number(minimum=0), "GPUs of each worker; below 1: a share of one, as in Ray", default=0.0
     )
@@ -267,6 +272,17 @@ class ClusterSection(Section):
     max_failures: int = option(
         Whole(minimum=-1), "how many lost workers and servers are replaced; -1: no bound", default=3
     )
+
+
+    @property
+    def least(self) -> int:
+        """With how many workers the job runs at least."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most(self) -> int:
+        """With how many workers the job runs where there is room."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 @dataclass(frozen=True, kw_only=True)
