@@ -64,7 +64,9 @@ class Coordinator:
 
     def __init__(self, spec: CoordinatorSpec) -> None:
         self._journal = Journal()
-        self._leading = Leading(spec, self._journal)
+        folder = RunFolder(Path(spec.folder), replace=False)
+        self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s)
+        self._leading = Leading(folder, self._journal, self._attempts)
         Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
 
     def begin(self, preparation: Preparation) -> None:
@@ -76,7 +78,7 @@ class Coordinator:
 
     def stop(self) -> bool:
         """Ends the run, with its results and a checkpoint; False where none goes on yet that could leave any."""
-        return self._journal.ended or self._leading.attempts.stop()
+        return self._journal.ended or self._attempts.stop()
 
     def _lead(self) -> None:
         try:
@@ -93,12 +95,13 @@ class Coordinator:
 class Leading:
     """The run from where the folder says it is to its summary."""
 
-    def __init__(self, spec: CoordinatorSpec, journal: Journal) -> None:
-        self._path = Path(spec.folder)
-        self._record = read_record(self._path)
-        self._folder = RunFolder(self._path, replace=False)
+    def __init__(self, folder: RunFolder, journal: Journal, attempts: Attempts) -> None:
+        """InputError where the folder has no record."""
+        self._path = folder.path
+        self._record = read_record(folder.path)
+        self._folder = folder
         self._journal = journal
-        self.attempts = Attempts(self._folder, journal, spec.given, spec.place_s)
+        self._attempts = attempts
         self.prepared: SimpleQueue[Preparation] = SimpleQueue()
 
     def lead(self) -> dict[str, Any]:
@@ -165,7 +168,7 @@ class Leading:
         record = self._record
         self._note(attempts=record.attempts + 1, generation=record.generation + 1)
         try:
-            return self.attempts.make(preparation, self._record.generation, lambda: self._note(opened=True))
+            return self._attempts.make(preparation, self._record.generation, lambda: self._note(opened=True))
         except ThalwegError:
             if not record.attempts:
                 (self._path / RECORD).unlink()  # nothing was started: there is no run
