@@ -174,10 +174,10 @@ def watch(
 ) -> None:
     """Show a run that goes on, whoever started it, to its end; or how it ended. Exits with its exit status."""
     with reported():
-        from thalweg_cluster.launch.train import watch as follow
-
         console = Console()
         try:
+            from thalweg_cluster.launch.train import watch as follow
+
             status = follow(folder, console)
         except KeyboardInterrupt:
             console.print(f"no longer watching; the run in {folder} goes on", highlight=False, soft_wrap=True)

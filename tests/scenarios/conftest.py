@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from thalweg_cluster.reporting.files import may_go_on
 
 REPOSITORY = Path(__file__).parents[2]
 # Where tests run in the background of a script, SIGINT is ignored, and so it would be in what they start.
@@ -37,6 +40,16 @@ eval_every = 30
 [optimizer]
 rule = "momentum"
 learning_rate = 0.05
+"""
+STEPS = 4000
+LONG = (f"train.steps={STEPS}", "train.eval_every=400", "checkpoint.every_steps=400")
+"""Long enough for something to happen on the way."""
+END = """
+import pathlib, sys
+from thalweg_cluster.launch.train import going_on
+with going_on(pathlib.Path(sys.argv[1])) as follower:
+    if follower is not None:
+        follower.end()
 """
 
 
@@ -145,37 +158,88 @@ def resume(ray_address: str) -> Callable[..., Finished]:
     return run
 
 
-@pytest.fixture
-def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """`started("train.steps=500")` gives the command on the job, once it has said how far it is for the first time."""
-    commands = []
+@pytest.fixture(scope="session")
+def bits() -> dict[tuple[str, ...], str]:
+    """What is known of undisturbed runs, for `undisturbed`."""
+    return {}
 
-    def start(*overrides: str) -> Any:
-        folder = tmp_path / "out"
-        sets = arguments(overrides)
-        command: Any = subprocess.Popen(
-            [*THALWEG, "train", str(job), "--out", str(folder), *sets],
-            env=environment(RAY_ADDRESS=ray_address),
+
+@pytest.fixture
+def undisturbed(train: Callable[..., Finished], bits: dict[tuple[str, ...], str]) -> Callable[..., str]:
+    """`undisturbed("train.steps=500")` is the weights_sha256 of the job when nothing happens."""
+
+    def run(*overrides: str) -> str:
+        if overrides not in bits:
+            bits[overrides] = train(*overrides, out="undisturbed").summary["weights_sha256"]
+        return bits[overrides]
+
+    return run
+
+
+@pytest.fixture
+def watch(ray_address: str) -> Callable[..., Finished]:
+    """`watch(folder)` shows the run in it to its end."""
+
+    def run(folder: Path) -> Finished:
+        done = subprocess.run(
+            [*THALWEG, "watch", str(folder)],
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            check=False,
         )
-        commands.append(command)
-        command.folder, command.lines = folder, []
-        until(command, "step ")
-        return command
+        return Finished(done.returncode, done.stdout, folder)
 
-    yield start
-    for command in commands:
+    return run
+
+
+@pytest.fixture
+def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`started("train.steps=500")` gives the command on the job, once it has said how far it is for the first time."""
+    with ExitStack() as stack:
+        folder = tmp_path / "out"
+
+        def start(*overrides: str) -> Any:
+            sets = arguments(overrides)
+            command = spawn(stack, folder, "train", str(job), "--out", str(folder), *sets, RAY_ADDRESS=ray_address)
+            until(command, "step ")
+            return command
+
+        yield start
+
+
+def spawn(stack: ExitStack, folder: Path, *arguments: str, **variables: str) -> Any:
+    """The command on the run in `folder`; when `stack` ends, so do the command and the run."""
+    command: Any = subprocess.Popen(
+        [*THALWEG, *arguments],
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    command.folder, command.lines = folder, []
+
+    def end() -> None:
         command.kill()
         command.wait()
         command.stdout.close()
+        if may_go_on(folder):
+            end_run(folder)
+
+    stack.callback(end)
+    return command
 
 
 @pytest.fixture
 def endless(started: Callable[..., Any]) -> Any:
     """The command on a job that does not end by itself, once it has trained for 30 steps."""
     return started("train.steps=10000000", "checkpoint.every_steps=20")
+
+
+def end_run(folder: Path) -> None:
+    """Ends the run in `folder`, whoever started it, and all that belongs to it."""
+    subprocess.run([sys.executable, "-c", END, str(folder)], env=environment(), check=True)
 
 
 def until(command: Any, begin: str) -> str:

@@ -5,26 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.scenarios.conftest import actors, ended, until
+from tests.scenarios.conftest import LONG, STEPS, actors, ended, until
 
 from thalweg_cluster.checkpoints import FileStore, newest
 
 pytestmark = pytest.mark.slow
-
-STEPS = 4000
-JOB = (f"train.steps={STEPS}", "train.eval_every=400", "checkpoint.every_steps=400")
-
-
-@pytest.fixture(scope="module")
-def undisturbed():
-    """weights_sha256 of the job when nothing happens, once it is known."""
-    return {}
-
-
-def expected(train, undisturbed) -> str:
-    if not undisturbed:
-        undisturbed["bits"] = train(*JOB, out="undisturbed").summary["weights_sha256"]
-    return undisturbed["bits"]
 
 
 @pytest.mark.parametrize(
@@ -36,9 +21,9 @@ def expected(train, undisturbed) -> str:
     ],
     ids=["a worker", "the server", "all workers"],
 )
-def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started, train, undisturbed):
+def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started, undisturbed):
     """Exit status 0; what was lost is told, and counted in the summary."""
-    command = started(*JOB)
+    command = started(*LONG)
     for name, process in zip(victims, actors(victims[0]), strict=False):
         assert process.cmdline()[0].startswith(f"ray::{name}")
         process.kill()
@@ -46,7 +31,7 @@ def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started,
     assert run.status == 0, run.output
     assert (run.summary["state"], run.summary["error"]) == ("succeeded", None)
     assert run.summary["restarts"] == restarts
-    assert run.summary["weights_sha256"] == expected(train, undisturbed)
+    assert run.summary["weights_sha256"] == undisturbed(*LONG)
     if restarts["server"]:
         assert re.search(r"^lost the server of host 0: its process died", run.output, flags=re.MULTILINE)
         assert re.search(r"^going on after step [\d,]+ of 4,000 \(failure 1 of 3\)", run.output, flags=re.MULTILINE)
@@ -59,15 +44,15 @@ def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started,
     assert steps[-1] == STEPS
 
 
-def test_a_worker_that_hangs_is_killed_and_the_run_goes_on_to_the_same_bits(started, train, undisturbed):
+def test_a_worker_that_hangs_is_killed_and_the_run_goes_on_to_the_same_bits(started, undisturbed):
     """SIGSTOP: past its lease it is ended for good, so that it cannot wake up and write where others are at work."""
-    command = started(*JOB, "cluster.lease_s=1")
+    command = started(*LONG, "cluster.lease_s=1")
     victim = actors("Worker")[0]
     victim.suspend()
     run = ended(command)
     assert run.status == 0, run.output
     assert run.summary["restarts"] == {"worker": 1, "server": 0}
-    assert run.summary["weights_sha256"] == expected(train, undisturbed)
+    assert run.summary["weights_sha256"] == undisturbed(*LONG)
     assert re.search(r"lost worker [01]: it hung, and was killed: it was at one piece of work for", run.output)
     assert not victim.is_running()
 

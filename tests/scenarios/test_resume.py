@@ -9,7 +9,7 @@ import subprocess
 
 import psutil
 import pytest
-from tests.scenarios.conftest import actors, ended
+from tests.scenarios.conftest import actors, end_run, ended
 
 from thalweg_cluster.checkpoints import FileStore, newest
 
@@ -39,10 +39,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(endless, train, resume):
     assert steps[-1] == step + 50
 
 
-def test_after_kill_9_of_the_command_a_run_goes_on_from_its_last_checkpoint_to_the_same_bits(endless, train, resume):
-    """Ray ends the actors with it."""
+def test_a_run_of_which_nothing_is_alive_goes_on_from_its_last_checkpoint_to_the_same_bits(endless, train, resume):
+    """kill -9 of the command, and the end of the coordinator, with whom Ray ends all others."""
     endless.kill()
     killed = ended(endless)
+    end_run(killed.folder)
     psutil.wait_procs(actors("Worker") + actors("ServerActor"), timeout=30)
     step = newest_step(killed.folder)
     assert step >= 20

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
@@ -26,7 +26,7 @@ from thalweg_cluster.hosts.spec import LOOPBACK, Doors, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
-from thalweg_cluster.launch.room import wait_for_room
+from thalweg_cluster.launch.room import reserve
 from thalweg_cluster.launch.steps import step_spec
 from thalweg_cluster.metrics import serve_metrics
 from thalweg_cluster.security.given import Given
@@ -145,9 +145,8 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
     InputError where the cluster has too few nodes for the servers, RunError where others use its CPUs.
     """
     job = preparation.job
-    group = placement_group([{"CPU": 1}] * job.cluster.workers, strategy=job.cluster.placement)
+    group, workers = reserve(job.cluster, place_s)
     try:
-        wait_for_room(group, job.cluster.workers, place_s)
         placement = _placement(group, job.cluster.servers)
     except BaseException:
         remove_placement_group(group)
@@ -175,7 +174,7 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
         actor = new_actor(rank)
         return actor, actor.run.remote(specs[host].address, opened[host])
 
-    workers, runs = zip(*map(new_worker, range(job.cluster.workers)), strict=True)
+    actors, runs = zip(*map(new_worker, range(workers)), strict=True)
     return Run(
         server=servers[0],
         opened=opened,
@@ -185,7 +184,7 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
         replaceable=isinstance(specs[0], ServerSpec),
         placement=placement,
         group=group,
-        actors=[*servers, *workers],
+        actors=[*servers, *actors],
         ca=security.ca,
     )
 
@@ -221,7 +220,7 @@ def _server_specs(
                 address=_socket(),
                 job_id=job_id,
                 layout=preparation.layout,
-                workers=job.cluster.workers,
+                workers=placement.topology.workers,
                 step=step,
                 save=save,
                 lease_s=job.cluster.lease_s,
@@ -269,7 +268,7 @@ def _new_actor(
             copies=step.consistency != "sync",
             steps=step.steps,
             local_steps=step.local_steps,
-            workers=cluster.workers,
+            workers=placement.topology.workers,
             new_local_update=partial(LocalRule, step),
             clip_norm=step.clip_norm,
         ),

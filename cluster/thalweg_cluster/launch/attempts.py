@@ -16,6 +16,7 @@ from thalweg_cluster.launch.failures import Loss, describe_failures, failure_of,
 from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.resuming import checkpoint_place
+from thalweg_cluster.launch.room import Growth, free_cpus
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
@@ -33,6 +34,7 @@ class Outcome:
 
     result: None where the server died and nothing is known of the run
     losses: processes that died, where that is all that went wrong: the run can go on without them
+    resizes: whether it ended so that the run can go on with more workers
     """
 
     result: RunResult | None
@@ -40,6 +42,8 @@ class Outcome:
     losses: list[Loss]
     hosts: int
     servers: int
+    workers: int
+    resizes: bool = False
 
 
 class Attempts:
@@ -53,7 +57,7 @@ class Attempts:
         self._place_s = place_s
         self._lock = Lock()
         self._run: Run | None = None
-        self._stopping = False
+        self._stopping = self._resizes = False
 
     def stop(self) -> bool:
         """Ends the attempt that goes on, with its results and a checkpoint; False where nothing runs that could."""
@@ -82,22 +86,26 @@ class Attempts:
         place = checkpoint_place(preparation.job, self._folder.path)
         run = start(preparation, place, self._given, generation=generation, place_s=self._place_s)
         topology = run.placement.topology
+        growth = Growth(topology.workers, preparation.job.cluster.most)
+        self._journal.about(preparation.lengths.steps, topology.workers)
+        self._resizes = False
         with self._lock:
             self._run = run
         try:
             if run.ca is not None:
                 self._folder.write_ca(run.ca)
-            result, error, losses = self._watched(run, on_opened, may_replace)
+            result, error, losses = self._watched(run, on_opened, may_replace, growth)
             if result is not None:
                 self._folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
         finally:
             with self._lock:
                 self._run = None
             run.close()
-        return Outcome(result, error, losses, topology.hosts, sum(topology.owns))
+        resizes = self._resizes and not self._stopping and result is not None and result.cancelled and not losses
+        return Outcome(result, error, losses, topology.hosts, sum(topology.owns), topology.workers, resizes)
 
     def _watched(
-        self, run: Run, on_opened: Callable[[], None], may_replace: Callable[[Loss], bool]
+        self, run: Run, on_opened: Callable[[], None], may_replace: Callable[[Loss], bool], growth: Growth
     ) -> tuple[RunResult | None, str | None, list[Loss]]:
         """Shows the run to its end. Returns what it came to, None where the server died; what went wrong, or None; and
         what died, where that is all that went wrong."""
@@ -106,7 +114,7 @@ class Attempts:
             on_opened()
             self._journal.say(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics")
             self._journal.say(f"parameters at {opened.doors.clients} (gRPC)")
-            self._show(run, may_replace)
+            self._show(run, may_replace, growth)
             result: RunResult = ray.get(run.served[0], timeout=STOP_S + SAVE_S)
         except GetTimeoutError:
             return None, f"the server did not stop within {STOP_S + SAVE_S:.0f} s", []
@@ -127,11 +135,11 @@ class Attempts:
         only_died = workers.died == workers.own and not self._stopping
         return result, told, losses if only_died else []
 
-    def _show(self, run: Run, may_replace: Callable[[Loss], bool]) -> None:
+    def _show(self, run: Run, may_replace: Callable[[Loss], bool], growth: Growth) -> None:
         """Follows the run until the server is done. A process that fails stops it, but for a worker that can be
-        replaced."""
+        replaced; and so does room for more workers, where the job wants them."""
         rows_seen, warned = 0, ""
-        running = True
+        running, ends = True, False
         while running:
             snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
             rows_seen += len(snapshot.rows)
@@ -140,9 +148,12 @@ class Attempts:
             if snapshot.checkpoint_error != warned:
                 warned = snapshot.checkpoint_error
                 self._journal.say(f"[yellow]warning[/] {escape(warned)}")
-            running = snapshot.running and not self._stopping
-            if running and not _mended(run, may_replace, snapshot.hung):
-                run.server.stop.remote()
+            running = snapshot.running
+            if running and not (ends or self._stopping):
+                self._resizes = snapshot.step > 0 and growth.possible(free_cpus)
+                ends = self._resizes or not _mended(run, may_replace, snapshot.hung)
+                if ends:
+                    run.server.stop.remote()
 
 
 def _mended(run: Run, may_replace: Callable[[Loss], bool], hung: Mapping[int, str]) -> bool:

@@ -65,7 +65,9 @@ class Coordinator:
 
     def __init__(self, spec: CoordinatorSpec) -> None:
         self._journal = Journal()
-        self._leading = Leading(spec, self._journal)
+        folder = RunFolder(Path(spec.folder), replace=False)
+        self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s)
+        self._leading = Leading(folder, self._journal, self._attempts)
         Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
 
     def begin(self, preparation: Preparation) -> None:
@@ -77,7 +79,7 @@ class Coordinator:
 
     def stop(self) -> bool:
         """Ends the run, with its results and a checkpoint; False where none goes on yet that could leave any."""
-        return self._journal.ended or self._leading.attempts.stop()
+        return self._journal.ended or self._attempts.stop()
 
     def _lead(self) -> None:
         try:
@@ -94,12 +96,13 @@ class Coordinator:
 class Leading:
     """The run from where the folder says it is to its summary."""
 
-    def __init__(self, spec: CoordinatorSpec, journal: Journal) -> None:
-        self._path = Path(spec.folder)
-        self._record = read_record(self._path)
-        self._folder = RunFolder(self._path, replace=False)
+    def __init__(self, folder: RunFolder, journal: Journal, attempts: Attempts) -> None:
+        """InputError where the folder has no record."""
+        self._path = folder.path
+        self._record = read_record(folder.path)
+        self._folder = folder
         self._journal = journal
-        self.attempts = Attempts(self._folder, journal, spec.given, spec.place_s)
+        self._attempts = attempts
         self.prepared: SimpleQueue[Preparation] = SimpleQueue()
 
     def lead(self) -> dict[str, Any]:
@@ -108,9 +111,9 @@ class Leading:
             return summary  # the coordinator before this one got that far
         record = self._record
         preparation, outcome = self._beginning()
-        self._journal.about(preparation.lengths.steps, preparation.job.cluster.workers)
+        self._journal.about(preparation.lengths.steps, preparation.job.cluster.most)
         failures = Failures(preparation.job.cluster.max_failures, record.losses, record.times)
-        while outcome is None or (outcome.losses and failures.may_go_on(outcome.losses)):
+        while outcome is None or outcome.resizes or (outcome.losses and failures.may_go_on(outcome.losses)):
             if outcome is not None:
                 self._note(losses=failures.losses, times=failures.times)
                 preparation = self._after(outcome, failures, preparation)
@@ -122,7 +125,7 @@ class Leading:
             outcome.result,
             error,
             parameters=preparation.layout.parameters,
-            workers=preparation.job.cluster.workers,
+            workers=outcome.workers or preparation.job.cluster.most,
             servers=outcome.servers,
             hosts=outcome.hosts,
             batch_size=preparation.lengths.batch_size,
@@ -136,7 +139,9 @@ class Leading:
     def _beginning(self) -> tuple[Preparation, Outcome | None]:
         """The job, and what the coordinator before this one came to, None where it made no attempt."""
         if self._record.attempts:
-            lost = Outcome(None, f"the coordinator failed: {DIED}", [Loss("coordinator", 0, DIED)], hosts=0, servers=0)
+            lost = Outcome(
+                None, f"the coordinator failed: {DIED}", [Loss("coordinator", 0, DIED)], hosts=0, servers=0, workers=0
+            )
             return self._prepare(), lost
         try:
             return self.prepared.get(timeout=BEGIN_S), None
@@ -166,7 +171,7 @@ class Leading:
         record = self._record
         self._note(attempts=record.attempts + 1, generation=record.generation + 1)
         try:
-            return self.attempts.make(
+            return self._attempts.make(
                 preparation,
                 self._record.generation,
                 on_opened=lambda: self._note(opened=True),
@@ -196,9 +201,8 @@ class Leading:
             self._journal.say(f"[yellow]lost[/] {escape(str(loss))}")
         if outcome.result is not None and outcome.result.error:
             self._journal.say(f"  {escape(outcome.result.error)}")
-        self._journal.say(
-            f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} (failure {failures.allowed})"
-        )
+        why = "there is room for more workers" if outcome.resizes else f"failure {failures.allowed}"
+        self._journal.say(f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} ({why})")
         return preparation
 
     def _note(self, **changes: Any) -> None:

@@ -13,6 +13,7 @@ import ray
 
 from thalweg_cluster.launch.cores import Oversubscribed, oversubscribed
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.sections import ClusterSection
 
 CONNECT_S = 5.0
 
@@ -61,7 +62,7 @@ def _quiet() -> None:
 
 
 @contextlib.contextmanager
-def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | None]:
+def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversubscribed | None]:
     """Connects to Ray for the length of the block; yields what to warn of.
 
     address: of the cluster to join; None for one of our own, which takes what `check_local` lets pass
@@ -71,12 +72,12 @@ def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | 
     cores = len(os.sched_getaffinity(0))
     if address is None:
         _quiet()
-        warning = oversubscribed(workers, cores)
+        warning = oversubscribed(cluster.most, cores)
         # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
         os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(
             # So many processes Ray starts ahead: one for each worker, one for the server, one for the coordinator.
-            num_cpus=workers + 2,
+            num_cpus=cluster.most + 2,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -88,7 +89,7 @@ def ray_cluster(workers: int, address: str | None) -> Iterator[Oversubscribed | 
         if address is not None:
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
             cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-            if problems := check_given(workers, cpus):
+            if problems := check_given(cluster.least, cpus):
                 raise InputError(problems)
         yield warning
     finally:

@@ -54,7 +54,7 @@ def train(
     """
     first = preparation.first
     # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
-    with ray_cluster(preparation.job.cluster.workers, address) as warning, interruptible():
+    with ray_cluster(preparation.job.cluster, address) as warning, interruptible():
         if warning is not None:
             console.print(f"[yellow]warning[/] {warning}", highlight=False)
         folder = RunFolder(out, first, with_ledger=preparation.ledger is not None)
@@ -196,7 +196,7 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
                 result,
                 None,
                 parameters=layout.parameters,
-                workers=preparation.job.cluster.workers,
+                workers=preparation.job.cluster.most,
                 servers=1,
                 hosts=1,
                 batch_size=preparation.lengths.batch_size,

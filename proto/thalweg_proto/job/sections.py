@@ -273,7 +273,6 @@ class ClusterSection(Section):
         Whole(minimum=-1), "how many lost workers and servers are replaced; -1: no bound", default=3
     )
 
-
     @property
     def least(self) -> int:
         """With how many workers the job runs at least."""
