@@ -70,7 +70,10 @@ def write_idx(path: Path, array: np.ndarray, cut: int = 0) -> None:
         ("optimizer.learning_rate=-0.1", ["optimizer.learning_rate: expected a number > 0; found -0.1"]),
         ("optimizer.learning_rate=0", ["optimizer.learning_rate: expected a number > 0; found 0"]),
         ("optimizer.learning_rate=nan", ["optimizer.learning_rate: expected a number > 0; found nan"]),
-        ("cluster.workers=0", ["cluster.workers: expected a whole number >= 1; found 0"]),
+        (
+            "cluster.workers=0",
+            ["cluster.workers: expected a whole number >= 1 or [least, most], each a whole number >= 1; found 0"],
+        ),
         ("cluster.workers=5", ["train.microbatches: expected at least cluster.workers (5); found 4"]),
         ("train.batch_size=3", ["train.batch_size: expected at least train.microbatches (4); found 3"]),
         ("data.train=nowhere.csv", ["data.train", "expected a file; found no such file", "nowhere.csv"]),

@@ -16,6 +16,7 @@ from tests.scenarios.test_busy_cluster import busy
 pytestmark = pytest.mark.slow
 
 LONG = ("train.steps=12000", "train.eval_every=0")
+SLOW = ("train.steps=2500", "train.eval_every=0", "train.batch_size=512")
 
 
 def test_a_run_grows_when_others_leave_the_cluster(ray_address, started, undisturbed):
@@ -36,23 +37,23 @@ def test_a_run_grows_when_others_leave_the_cluster(ray_address, started, undistu
 @needs_hosts
 def test_a_node_may_leave_and_come_back(tmp_path: Path):
     """Two hosts of one CPU; the second one dies, and is there again later: two workers, one, two, and the same bits."""
-    (tmp_path / "job.toml").write_text(DIGITS.replace("hidden = [32]", "hidden = [256, 128]"))
+    (tmp_path / "job.toml").write_text(DIGITS.replace("[32]", "[256, 128]"))
     thalweg = [sys.executable, "-m", "thalweg_cluster.cli", "train", "job.toml"]
-    sets = [word for change in LONG for word in ("--set", change)]
+    sets = [word for change in SLOW for word in ("--set", change)]
     with Hosts(2) as hosts, RayHosts(hosts, cpus=1, environment=QUICK_TO_MISS_A_HOST) as cluster:
         elastic = [*thalweg, *sets, "--set", "cluster.workers=[1, 2]", "--out", "elastic"]
-        command = hosts[0].popen(
+        with hosts[0].popen(
             elastic, cwd=tmp_path, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        command.folder, command.lines = tmp_path / "elastic", []
-        until(command, "step ")
-        cluster.kill(hosts[1])
-        until(command, "lost ")
-        until(command, "step ")
-        cluster.start(hosts[1])
-        until(command, "going on after step")
-        assert "there is room for more workers" in command.lines[-1]
-        run = ended(command)
+        ) as command:
+            command.folder, command.lines = tmp_path / "elastic", []
+            until(command, "step ")
+            cluster.kill(hosts[1])
+            until(command, "lost ")
+            until(command, "step ")
+            cluster.start(hosts[1])
+            until(command, "going on after step")
+            assert "there is room for more workers" in command.lines[-1]
+            run = ended(command)
         assert run.status == 0, run.output
         assert (run.summary["workers"], run.summary["hosts"], run.summary["error"]) == (2, 2, None)
         alone = [*thalweg, *sets, "--set", "cluster.workers=1", "--out", "alone"]

@@ -150,7 +150,7 @@ class Leading:
 
     def _prepare(self) -> Preparation:
         """As the command did, but for where it goes on from."""
-        return prepare(load_job(self._path / "job.toml", []), self._path, None)
+        return prepare(load_job(self._path / "job.toml", []), self._path, None, with_ledger=self._record.ledger)
 
     def _at_newest(self, preparation: Preparation) -> Preparation:
         """With the newest whole checkpoint of the run, where that is later. RunError where there is none, and the run

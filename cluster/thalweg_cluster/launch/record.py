@@ -23,6 +23,7 @@ class Record:
     """address, namespace, name: of the Ray cluster, and of the coordinator in it
     started_at: when the command was given, in seconds since 1970
     first:      steps that were taken before the run
+    ledger:     whether the workers write down which samples go into which step
     generation: of the attempt that goes on; before there is one, of the checkpoint that the run goes on from, or 0
     attempts:   so often servers and workers were started
     opened:     whether the servers of one of them have listened: what lies at the place of the checkpoints is then the
@@ -37,6 +38,7 @@ class Record:
     started_at: float
     first: int
     generation: int
+    ledger: bool = False
     attempts: int = 0
     opened: bool = False
     times: int = 0
@@ -51,7 +53,7 @@ class Record:
         table = json.loads(data)
         kinds = {
             "address": str, "namespace": str, "name": str, "started_at": float, "first": int, "generation": int,
-            "attempts": int, "opened": bool, "times": int, "losses": list,
+            "ledger": bool, "attempts": int, "opened": bool, "times": int, "losses": list,
         }  # fmt: skip
         if not isinstance(table, dict) or table.keys() != kinds.keys():
             raise ValueError(f"expected the keys {', '.join(kinds)}; found {data[:80]!r}")

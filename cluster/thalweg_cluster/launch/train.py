@@ -76,6 +76,7 @@ def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at
         started_at=started_at,
         first=preparation.first,
         generation=preparation.generation,
+        ledger=preparation.ledger is not None,
     )
     record.write(folder.path)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.

@@ -122,20 +122,20 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Bounds:
-    """A list of two whole numbers, the smaller one first."""
+    """The least and the most: a list of two whole numbers."""
 
     each: Whole
 
     @property
     def expected(self) -> str:
-        return f"a list of two, the smallest and the largest, each {self.each.expected}"
+        return f"[least, most], each {self.each.expected}"
 
     def read(self, value: object, folder: Path) -> tuple[int, int]:
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise MismatchError
         least, most = (self.each.read(number, folder) for number in value)
         if least > most:
-            raise MismatchError("the smallest comes first")
+            raise MismatchError("the least comes first")
         return least, most
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -30,22 +31,31 @@ batch_size = 2
 rule = "sgd"
 learning_rate = 0.1
 """
-GOOD = Outcome(RunResult.of_checkpoint(10, "00"), None, [], hosts=1, servers=1)
-LOST = Outcome(None, "the server failed: its process died", [Loss("server", 0, "its process died")], hosts=1, servers=1)
+GOOD = Outcome(RunResult.of_checkpoint(10, "00"), None, [], hosts=1, servers=1, workers=2)
+LOST = Outcome(
+    None, "the server failed: its process died", [Loss("server", 0, "its process died")], hosts=1, servers=1, workers=2
+)
 
 
 class Attempts:
-    """Come to what is written, one after the other; `made`: with which generation, from which step."""
+    """Come to what is written, one after the other; `made`: with which generation, from which step.
 
-    def __init__(self, *outcomes: Outcome | Exception, opens: bool = True) -> None:
+    dead: the workers that die in the first one; `replaced`: whether each of them might be replaced
+    """
+
+    def __init__(self, *outcomes: Outcome | Exception, opens: bool = True, dead: Sequence[int] = ()) -> None:
         self._outcomes = list(outcomes)
         self._opens = opens
+        self._dead = dead
+        self.replaced: list[bool] = []
         self.made: list[tuple[int, int]] = []
 
-    def make(self, preparation, generation, on_opened):
+    def make(self, preparation, generation, on_opened, may_replace):
         self.made.append((generation, preparation.first))
         if self._opens:
             on_opened()
+        self.replaced += [may_replace(Loss("worker", rank, "its process died")) for rank in self._dead]
+        self._dead = ()
         outcome = self._outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -88,6 +98,34 @@ def test_each_attempt_is_a_generation_and_written_down(folder):
         "[yellow]lost[/] the server of host 0: its process died",
         "going on after step 0 of 10 (failure 1 of 3)",
     ]
+
+
+def test_a_worker_that_died_may_be_replaced_as_often_as_the_job_allows(folder):
+    """Three are; it is written down before it is done. The fourth one ends the attempt, and the run."""
+    begin(folder)
+    attempts = Attempts(
+        Outcome(None, "worker 1 failed", [Loss("worker", 1, "its process died")], hosts=1, servers=1, workers=2),
+        dead=[0, 1, 1, 1],
+    )
+    summary, lines = lead(folder, attempts)
+    assert attempts.replaced == [True, True, True, False]
+    assert lines[0] == (
+        "[yellow]lost[/] worker 0: its process died; the others go on, and another one takes its place (failure 1 of 3)"
+    )
+    assert (summary["state"], summary["restarts"]) == ("failed", {"worker": 4, "server": 0})
+    assert "1 x worker 0: its process died\n  3 x worker 1: its process died" in summary["error"]
+    assert read_record(folder.path).times == 3
+
+
+def test_a_run_that_grows_has_not_failed(folder):
+    """It goes on with more workers, in another generation; nothing is lost and nothing counted."""
+    begin(folder)
+    attempts = Attempts(replace(GOOD, resizes=True), replace(GOOD, workers=4))
+    summary, lines = lead(folder, attempts)
+    assert attempts.made == [(1, 0), (2, 0)]
+    assert lines == ["going on after step 0 of 10 (there is room for more workers)"]
+    assert (summary["workers"], summary["restarts"]) == (4, {"worker": 0, "server": 0})
+    assert read_record(folder.path).times == 0
 
 
 def test_a_coordinator_that_comes_after_another_counts_that_as_a_failure(folder):
