@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from thalweg_cluster.schedules import Schedule, make_schedule
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import UpdatePass, norm
 from thalweg_proto.board import Board, Outcome
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.shared_memory import MemoryPlan, Vectors
 from thalweg_proto.shares import share
 
@@ -149,12 +151,14 @@ class HostStep:
         rank: int,
         workers: int,
         copies: Copies,
+        faults: PlannedFaults = PlannedFaults(),
     ) -> None:
-        """`copies`: how the server is asked to copy a version."""
+        """`copies`: how the server is asked to copy a version; `faults`: of the run."""
         self._spec = spec
         self._board = board
         self._copies = copies
         self._rank = rank
+        self._faults = faults.of("worker", rank)
         self._learning_rate = spec.learning_rate()
         self._weights = spec.weights()
         self._update = UpdatePass(
@@ -189,6 +193,7 @@ class HostStep:
     def _apply(self) -> None:
         board, clip = self._board, self._spec.clip_norm
         step = board.version
+        self._faults.at("apply.before", step)
         # A norm that is not finite shortens nothing: the pass itself will find what is not finite.
         shorten = clip and clip < board.gradient_norm < math.inf
         board.finite[self._rank] = self._update.apply(
@@ -197,11 +202,14 @@ class HostStep:
             summed=bool(clip),
             factor=clip / (board.gradient_norm + 1e-6) if shorten else None,
             note_squares=not clip and self._spec.has_row(step + 1),
+            middle=partial(self._faults.at, "apply.middle", step),
         )
+        self._faults.at("apply.after", step)
 
     def _publish(self) -> None:
         board, spec = self._board, self._spec
-        version = board.version + 1
+        step, version = board.version, board.version + 1
+        self._faults.at("publish.before", step)
         if not all(board.finite):
             board.halt()
             return
@@ -214,9 +222,11 @@ class HostStep:
         if version == spec.steps:
             outcome = Outcome.DONE
         evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
-        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter())
+        middle = partial(self._faults.at, "publish.middle", step)
+        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter(), middle=middle)
         if outcome is Outcome.TRAIN and spec.saves(version):
             self._copies.ask(version)
+        self._faults.at("publish.after", step)
 
     def close(self) -> None:
         """Ends the threads."""

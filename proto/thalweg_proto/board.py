@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
 
@@ -108,9 +109,13 @@ class Board:
         """The norm of the step's gradient was taken."""
         self._numbers[_GRADIENT_NORM] = gradient_norm
 
-    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float) -> None:
-        """`version` is whole from now on."""
+    def publish(
+        self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float, middle: Callable[[], object] | None = None
+    ) -> None:
+        """`version` is whole from now on; `middle` is called when it is, and nobody knows yet what for."""
         self._whole[_VERSION] = version
+        if middle is not None:
+            middle()
         self._whole[_EVALUATE] = evaluate
         self._numbers[_PUBLISHED_S] = at_s
         self._whole[_OUTCOME] = outcome

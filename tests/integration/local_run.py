@@ -22,11 +22,13 @@ from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec
 from thalweg_cluster.step import HostStep, StepSpec
+from thalweg_proto.faults import Fault, Plan, PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.batches import evaluation_chunks
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.datasets.rows import all_rows
+from thalweg_worker.engines import with_faults
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.exchange import MeetingExchange, ServedExchange, join
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
@@ -149,6 +151,7 @@ def start_locally(
     of_server: Mapping[str, Any] | None = None,
     save: Path | None = None,
     resume: Checkpoint | None = None,
+    faults: PlannedFaults = PlannedFaults(),
     **of_step: Any,
 ) -> LocalRun:
     """Starts to train a small model on made-up data.
@@ -161,6 +164,7 @@ def start_locally(
     of_server, of_step: what the specs say
     save:      where checkpoints go, with save_every of `of_step`
     resume:    what the run goes on from
+    faults:    what shall go wrong; a process cannot be killed or paused here, since all are one
     """
     x, y = three_clouds(samples + 50, seed=0)
     spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -207,6 +211,7 @@ def start_locally(
                 step=step,
                 save=saving,
                 lease_s=NEVER_S,
+                faults=faults,
             ),
             start,
         )
@@ -227,6 +232,7 @@ def start_locally(
                     topology=topology,
                     step=step,
                     save=saving,
+                    faults=faults,
                     **{"security": RunSecurity(token=RUN_TOKEN)} | dict(of_server or {}),
                 ),
                 start,
@@ -258,14 +264,16 @@ def start_locally(
             run.server_errors.append(error)
 
     def work(rank: int) -> None:
-        the_engine = (engines or {}).get(rank, engine)(NumpyEngine(source.build(spec), classify=True))
+        own_faults = faults.of("worker", rank)
+        own_engine = with_faults(NumpyEngine(source.build(spec), classify=True), own_faults)
+        the_engine = (engines or {}).get(rank, engine)(own_engine)
         try:
             with join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection:
                 if connection.welcome.meet:
-                    with MeetingExchange(connection, partial(HostStep, step)) as exchange:
+                    with MeetingExchange(connection, partial(HostStep, step, faults=faults), own_faults) as exchange:
                         run_meeting(exchange, the_engine, sampler, training, held_out)
                 else:
-                    run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how)
+                    run_served(ServedExchange(connection, own_faults), the_engine, sampler, training, held_out, how)
         except BaseException as error:
             run.worker_errors.append(error)
 
@@ -276,6 +284,11 @@ def start_locally(
     for thread in run.threads:
         thread.start()
     return run
+
+
+def planned(folder: Path, *faults: Fault, seed: int = 0) -> PlannedFaults:
+    """What shall go wrong in a run of which `folder` is."""
+    return PlannedFaults(Plan(faults=faults, seed=seed), folder / "faults.jsonl")
 
 
 def train_locally(**options: Any) -> LocalRun:

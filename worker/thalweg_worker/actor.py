@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from threadpoolctl import threadpool_limits
 
 from thalweg_proto.errors import ThalwegError, WorkerError
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
-from thalweg_worker.engines import make_engine
+from thalweg_worker.engines import make_engine, with_faults
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource
@@ -31,6 +32,7 @@ class WorkerSpec:
     engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`,
                      which may differ by rank
     served:          how it computes where the server does its part itself
+    faults:          what shall go wrong
     """
 
     job_id: str
@@ -42,6 +44,7 @@ class WorkerSpec:
     served: ServedLoop
     engine: str = "numpy"
     emulated_ms: float | tuple[float, ...] | None = None
+    faults: PlannedFaults = field(default_factory=PlannedFaults)
 
 
 class Worker:
@@ -60,7 +63,9 @@ class Worker:
         classify = spec.data_spec.task == "classification"
         times = spec.emulated_ms
         own_ms = times[rank] if isinstance(times, tuple) else times
-        self._engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
+        self._faults = spec.faults.of("worker", rank)
+        engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
+        self._engine = with_faults(engine, self._faults)
 
     def run(self, address: str, _server_is_open: object = None) -> None:
         """Trains until the server says stop.
@@ -83,8 +88,8 @@ class Worker:
         spec = self._spec
         rest = (self._engine, spec.sampler, self._training, self._held_out)
         if connection.welcome.meet:
-            with MeetingExchange(connection, spec.new_server_work) as meeting:
+            with MeetingExchange(connection, spec.new_server_work, self._faults) as meeting:
                 run_meeting(meeting, *rest)
         else:
             os.nice(NICENESS)
-            run_served(ServedExchange(connection), *rest, spec.served)
+            run_served(ServedExchange(connection, self._faults), *rest, spec.served)

@@ -199,6 +199,7 @@ def _server_specs(
                 lease_s=job.cluster.lease_s,
                 guard=security.clients,
                 metrics_port=job.metrics.port,
+                faults=preparation.faults,
             )
         ]
     return [
@@ -216,6 +217,7 @@ def _server_specs(
             wire_parameters=job.cluster.wire_parameters,
             save=save,
             metrics_port=0 if host else job.metrics.port,
+            faults=preparation.faults,
         )
         for host in range(placement.topology.hosts)
     ]
@@ -236,7 +238,7 @@ def _workers(
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
-        new_server_work=partial(HostStep, step),
+        new_server_work=partial(HostStep, step, faults=preparation.faults),
         served=ServedLoop(
             copies=step.consistency != "sync",
             steps=step.steps,
@@ -247,6 +249,7 @@ def _workers(
         ),
         engine=cluster.engine,
         emulated_ms=cluster.emulated_ms,
+        faults=preparation.faults,
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))

@@ -14,6 +14,7 @@ from thalweg_cluster.launch.resuming import check_fits
 from thalweg_cluster.reporting.files import check_folder
 from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
+from thalweg_proto.faults import RECORD, Plan, PlannedFaults
 from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.layout import Layout
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
@@ -30,6 +31,7 @@ class Preparation:
     start:  what the run starts from, given how many hosts it will have
     first:  steps that were taken before
     chunks:  into how many chunks the held-out set is cut; 0: there is none
+    faults:  what shall go wrong
     """
 
     job: Job
@@ -41,6 +43,7 @@ class Preparation:
     start: Callable[[int], TrainingState]
     first: int
     chunks: int
+    faults: PlannedFaults
 
 
 def prepare(
@@ -50,12 +53,14 @@ def prepare(
     others: Sequence[Problem] = (),
     *,
     checkpoint: Checkpoint | None = None,
+    faults: Plan = Plan(),
 ) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
     cores:      of this machine, where the Ray cluster will be one of our own; None where it is there already
     others:     what was found wrong elsewhere, to be told with the rest
     checkpoint: what the run goes on from; None: a new one
+    faults:     what shall go wrong
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
@@ -103,6 +108,7 @@ def prepare(
         start=(lambda _: TrainingState.new(initial)) if checkpoint is None else checkpoint.state,
         first=0 if checkpoint is None else checkpoint.manifest.step,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
+        faults=PlannedFaults(faults, out.absolute() / RECORD),
     )
 
 

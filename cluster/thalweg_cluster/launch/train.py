@@ -97,6 +97,7 @@ def train(
         first=first,
         restarts=failures.restarts if failures.times else {"worker": 0, "server": 0},
         started_at=started_at,
+        faults=preparation.faults.report(),
     )
     folder.write_summary(summary)
     print_closing(console, summary, str(folder.path))
@@ -163,6 +164,7 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
                 first=preparation.first,
                 restarts={"worker": 0, "server": 0},
                 started_at=time(),
+                faults=preparation.faults.report(),
             )
         )
     console.print(

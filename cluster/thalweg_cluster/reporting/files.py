@@ -20,6 +20,7 @@ from safetensors.numpy import save
 
 from thalweg_cluster.server.spec import Row
 from thalweg_proto.errors import Problem
+from thalweg_proto.faults import RECORD
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
@@ -54,6 +55,8 @@ class RunFolder:
         if not first and (path / CHECKPOINTS).exists():
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
+        if not first:
+            (path / RECORD).unlink(missing_ok=True)
         for name in ("summary.json", "weights.safetensors", "ca.pem"):
             (path / name).unlink(missing_ok=True)
         self.rewind(first)

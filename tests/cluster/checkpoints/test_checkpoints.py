@@ -55,7 +55,7 @@ def numbers(step: int) -> np.ndarray:
     return np.arange(SIZE, dtype=np.float32) + 100 * step
 
 
-def save_all(folder: Path, step: int, hosts: int = 2, keep: int = 3, at=lambda point: None) -> Manifest:
+def save_all(folder: Path, step: int, hosts: int = 2, keep: int = 3, at=lambda act, path: None) -> Manifest:
     """A checkpoint whose parameters are `numbers(step)` and whose state is their negative."""
     store = FileStore(folder, at)
     bounds = np.linspace(0, SIZE, hosts + 1).astype(int).tolist()
@@ -141,7 +141,7 @@ def test_a_run_that_goes_back_behind_a_checkpoint_removes_it_and_what_is_unfinis
 
 def all_points(tmp_path: Path) -> list[str]:
     points: list[str] = []
-    save_all(tmp_path / "points", 1, at=points.append)
+    save_all(tmp_path / "points", 1, at=lambda act, path: points.append(f"{act} {path.name}"))
     return points
 
 
@@ -154,7 +154,7 @@ def test_killed_at_any_point_of_a_checkpoint_the_one_before_or_it_loads(tmp_path
         save_all(folder, 1)
         left = iter(range(len(points)))
 
-        def kill(point, left=left, fatal=fatal):
+        def kill(act, path, left=left, fatal=fatal):
             if next(left) == fatal:
                 raise Killed
 

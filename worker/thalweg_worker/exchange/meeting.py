@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome
+from thalweg_proto.faults import NO_FAULTS, Faults
 from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import PERIOD, VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_worker.exchange.connection import Connection
@@ -87,11 +88,13 @@ class MeetingExchange:
     overwritten:  those of all microbatches whose gradients an update overwrites
     chunks:       the chunks of the held-out set that it evaluates
     push_s, apply_s: of the last `complete`, in seconds (messages.StepRecord)
+    faults:       what is planned for this worker
     """
 
-    def __init__(self, connection: Connection, new_server_work: NewServerWork) -> None:
+    def __init__(self, connection: Connection, new_server_work: NewServerWork, faults: Faults = NO_FAULTS) -> None:
         """Maps what the server handed over."""
         self.connection = connection
+        self.faults = faults
         self.rank = connection.rank
         self.push_s = self.apply_s = 0.0
         self._alarm = select.poll()
@@ -143,8 +146,11 @@ class MeetingExchange:
 
         False where the server says that the run is over. Raises ServerError where the server is gone.
         """
+        step = self.board.version
+        self.faults.at("push.before", step)
         begin = perf_counter()
         last = self._rendezvous.arrive()
+        self.faults.at("push.after", step)
         self.push_s, self.apply_s = perf_counter() - begin, 0.0
         going = self._go_on(last, self._work.pushed, meanwhile)
         for share, once in self._work.shares:

@@ -78,6 +78,7 @@ class _Loop:
         waited_s = perf_counter() - mark - exchange.push_s - (self._sample_s - drawn_s)
         board = exchange.board
         if going and board.version > step:
+            exchange.faults.at("push.acknowledged", step)
             exchange.connection.tell(
                 StepRecord(
                     rank=exchange.rank,
