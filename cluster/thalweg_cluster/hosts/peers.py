@@ -66,7 +66,7 @@ class Peers:
         wire: WireBytes | None = None,
         faults: Faults = NO_FAULTS,
     ) -> None:
-        """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes; `faults`: of the server."""
+        """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes, `faults` are planned."""
         self._faults = faults
         self._wire = wire or WireBytes()
         self._tls = security.tls
