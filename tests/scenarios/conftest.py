@@ -92,6 +92,11 @@ def environment(**more: str) -> dict[str, str]:
     return own | {"RAY_AUTH_MODE": "token"} | more
 
 
+def arguments(words: tuple[str, ...]) -> list[str]:
+    """Options as they are, and `--set` before each key of the job."""
+    return [part for word in words for part in ([word] if word.startswith("-") else ["--set", word])]
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
     """A job file: a small network on digits."""
@@ -102,11 +107,11 @@ def job(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def train(ray_address: str, job: Path, tmp_path: Path) -> Callable[..., Finished]:
-    """`train("train.steps=5", file=...)` runs the job on the cluster that is there, to its end."""
+    """`train("train.steps=5", "--insecure", file=...)` runs the job on the cluster that is there, to its end."""
 
     def run(*overrides: str, file: Path = job, out: str = "out", cwd: Path | None = None) -> Finished:
         folder = tmp_path / out
-        sets = [part for override in overrides for part in ("--set", override)]
+        sets = arguments(overrides)
         done = subprocess.run(
             [*THALWEG, "train", str(file), *sets, "--out", str(folder)],
             env=environment(RAY_ADDRESS=ray_address),
@@ -126,7 +131,7 @@ def resume(ray_address: str) -> Callable[..., Finished]:
     """`resume(folder, "cluster.workers=3")` goes on from the newest checkpoint in it, to the end."""
 
     def run(folder: Path, *overrides: str) -> Finished:
-        sets = [part for override in overrides for part in ("--set", override)]
+        sets = arguments(overrides)
         done = subprocess.run(
             [*THALWEG, "resume", str(folder), *sets],
             env=environment(RAY_ADDRESS=ray_address),
@@ -147,7 +152,7 @@ def started(ray_address: str, job: Path, tmp_path: Path) -> Iterator[Callable[..
 
     def start(*overrides: str) -> Any:
         folder = tmp_path / "out"
-        sets = [part for override in overrides for part in ("--set", override)]
+        sets = arguments(overrides)
         command: Any = subprocess.Popen(
             [*THALWEG, "train", str(job), "--out", str(folder), *sets],
             env=environment(RAY_ADDRESS=ray_address),
