@@ -21,10 +21,10 @@ AGAIN = Fault(do="delay", at="push.acknowledged", step=50, seconds=0.001)
 
 def write(folder: Path, *faults: Fault) -> PlannedFaults:
     """The plan as a file, folder / "plan.toml"; and as it will be of the run in folder / "out"."""
-    lines = []
+    lines, default = [], vars(Fault(do="", at=""))
     for fault in faults:
-        given = {key: value for key, value in vars(fault).items() if value not in (None, 0.0) or key == "worker"}
-        lines += ["[[fault]]", *(f"{key} = {json.dumps(value)}" for key, value in given.items() if value is not None)]
+        given = {key: value for key, value in vars(fault).items() if value != default[key]}
+        lines += ["[[fault]]", *(f"{key} = {json.dumps(value)}" for key, value in given.items())]
     (folder / "plan.toml").write_text("\n".join(lines))
     return PlannedFaults(Plan(faults=faults), folder / "out" / "faults.jsonl")
 
