@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic, perf_counter
@@ -11,7 +12,7 @@ from time import monotonic, perf_counter
 import pytest
 from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import Standing, standing
-from tests.integration.local_run import Engine, start_locally
+from tests.integration.local_run import Engine, start_locally, train_locally
 
 from thalweg_cluster.hosts import peers, server
 from thalweg_proto.shared_memory import CHUNK
@@ -96,6 +97,28 @@ def test_a_connection_that_hangs_ends_the_run(near, far, mode):
         job.go_on()
         assert PATIENCE_S / 2 < monotonic() - began < PATIENCE_S + 20
     check(job, near, far)
+
+
+HEALS_S = 5.0
+
+
+@pytest.mark.faults("link silent for 5 s, and healed", how="TCP proxy: {id}", expected="=bits")
+@pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
+def test_a_connection_that_heals_changes_no_bit(near, far, row):
+    """Within the patience nobody is lost, and nothing of what was on its way."""
+    patient = {"steps": 12, "of_server": {"block": CHUNK, "patience_s": 30.0}}
+    whole = train_locally(workers=[1, 1, 1], model=WIDE, **patient)
+    with through_a_proxy(near, far, **patient) as (job, proxy):
+        proxy.hang()
+        began = monotonic()
+        heals = threading.Timer(HEALS_S, proxy.resume)
+        heals.start()
+        run = job.go_on()
+        row.found("=bits", recovery_s=monotonic() - began - HEALS_S)
+        heals.join()
+    assert (run.result.error, run.worker_errors) == (None, [])
+    assert run.result.weights_sha256 == whole.result.weights_sha256
+    assert monotonic() - began > HEALS_S, "the link was not needed"
 
 
 QUICK = {"connect_s": 1.0, "patience_s": PATIENCE_S, "block": CHUNK}
