@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: train test test-slow bench bench-net lint types protos protos-check wheel compare clean help
+.PHONY: train test test-slow faults bench bench-net lint types protos protos-check wheel compare clean help
 
 help:                ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -18,6 +18,9 @@ test: $(VENV)/.dev    ## the tests, but for those that take minutes
 
 test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minutes, on real Ray
 	$(BIN)/pytest -m slow
+
+faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
+	$(BIN)/pytest -m faults --faults-table $(if $(OUT),--faults-out $(OUT))
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json

@@ -21,6 +21,7 @@ from thalweg_proto.errors import InputError, Problem, ThalwegError, attempt
 
 if TYPE_CHECKING:
     from thalweg_cluster.security.given import Given
+    from thalweg_proto.faults import Plan
 
 EXIT_INTERRUPTED = 130
 STARTED_AT = time()
@@ -32,6 +33,11 @@ Insecure = Annotated[
 
 WithLedger = Annotated[
     bool, typer.Option("--ledger", help="Write down which samples go into which step, in DIR/ledger.")
+]
+
+Faults = Annotated[
+    Path | None,
+    typer.Option("--faults", metavar="PLAN.toml", help="Let what this file says go wrong.", show_default=False),
 ]
 
 app = typer.Typer(
@@ -77,6 +83,13 @@ def to_doors(*, insecure: bool) -> tuple[Given, list[Problem]]:
     return attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given(), problems
 
 
+def to_faults(file: Path | None, problems: list[Problem]) -> Plan:
+    """The plan of what shall go wrong; its mistakes are added to `problems`."""
+    from thalweg_proto.faults import Plan, load_plan
+
+    return (attempt(problems, lambda: load_plan(file)) if file is not None else None) or Plan()
+
+
 @app.callback()
 def thalweg() -> None:
     """Distributed data-parallel SGD: exact for any number of workers."""
@@ -104,6 +117,7 @@ def train(
     ] = None,
     insecure: Insecure = False,
     ledger: WithLedger = False,
+    faults: Faults = None,
 ) -> None:
     """Run one job here, or on the Ray cluster of RAY_ADDRESS."""
     from thalweg_proto.job import load_job
@@ -118,7 +132,8 @@ def train(
         name = draft.job.name if draft.right("name") else ""
         folder = out or Path("runs", name, datetime.now().strftime("%Y%m%d-%H%M%S"))
         given, problems = to_doors(insecure=insecure)
-        preparation = prepare(draft, folder, cores, problems, with_ledger=ledger)
+        plan = to_faults(faults, problems)
+        preparation = prepare(draft, folder, cores, problems, with_ledger=ledger, faults=plan)
         from thalweg_cluster.launch.train import train as run
 
         raise typer.Exit(run(preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT))
@@ -139,6 +154,7 @@ def resume(
     ] = None,
     insecure: Insecure = False,
     ledger: WithLedger = False,
+    faults: Faults = None,
 ) -> None:
     """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
     with reported():
@@ -158,7 +174,10 @@ def resume(
         draft = found.draft(set_ or [])
         address, cores = where()
         given, problems = to_doors(insecure=insecure)
-        preparation = prepare(draft, folder, cores, problems, checkpoint=found.checkpoint, with_ledger=ledger)
+        plan = to_faults(faults, problems)
+        preparation = prepare(
+            draft, folder, cores, problems, checkpoint=found.checkpoint, with_ledger=ledger, faults=plan
+        )
         from thalweg_cluster.launch.train import finished, train
 
         for reason in found.refused:

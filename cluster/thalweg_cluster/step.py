@@ -18,6 +18,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from thalweg_cluster.schedules import Schedule, make_schedule
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import UpdatePass, norm
 from thalweg_proto.board import Board, Outcome
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.shared_memory import MemoryPlan, Vectors
 from thalweg_proto.shares import share
 
@@ -172,14 +174,19 @@ class HostStep:
         *,
         rank: int,
         copies: Copies,
+        faults: PlannedFaults = PlannedFaults(),
     ) -> None:
-        """`copies`: how the server is asked to copy a version. `join` comes before the first step."""
+        """`copies`: how the server is asked to copy a version; `faults`: of the run.
+
+        `join` comes before the first step.
+        """
         self._spec = spec
         self._plan = plan
         self._vectors = vectors
         self._board = board
         self._copies = copies
         self._rank = rank
+        self._faults = faults.of("worker", rank)
         self._learning_rate = spec.learning_rate()
         self._weights = spec.weights()
         self._update: UpdatePass | None = None
@@ -230,6 +237,7 @@ class HostStep:
         board, clip = self._board, self._spec.clip_norm
         step = board.version
         assert self._update is not None  # since `join`
+        self._faults.at("apply.before", step)
         if self._skipped:
             self._update.keep(step)
             board.finite[self._rank] = True
@@ -242,11 +250,14 @@ class HostStep:
             summed=self._spec.measures,
             factor=clip / (board.gradient_norm + 1e-6) if shorten else None,
             note_squares=not self._spec.measures and self._spec.has_row(step + 1),
+            middle=partial(self._faults.at, "apply.middle", step),
         )
+        self._faults.at("apply.after", step)
 
     def _publish(self) -> None:
         board, spec = self._board, self._spec
-        version = board.version + 1
+        step, version = board.version, board.version + 1
+        self._faults.at("publish.before", step)
         if not all(board.finite):
             board.halt()
             return
@@ -257,9 +268,11 @@ class HostStep:
             board.measured(norm(board.squares))
         outcome = spec.outcome(version, stop_asked=board.stop_asked)
         evaluate = outcome is not Outcome.STOPPED and spec.evaluates(version)
-        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter(), skipped=self._skipped)
+        middle = partial(self._faults.at, "publish.middle", step)
+        board.publish(version, outcome, evaluate=evaluate, at_s=perf_counter(), skipped=self._skipped, middle=middle)
         if outcome is Outcome.TRAIN and spec.saves(version):
             self._copies.ask(version)
+        self._faults.at("publish.after", step)
 
     def close(self) -> None:
         """Ends the threads."""

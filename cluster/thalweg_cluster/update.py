@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,18 +119,23 @@ class UpdatePass:
         summed: bool = False,
         factor: float | None = None,
         note_squares: bool = False,
+        middle: Callable[[], object] | None = None,
     ) -> bool:
         """Makes version `step + 1` of the share; whether all of it is finite. If not, it must not be published.
 
         summed:       `measure` has summed the gradients already
         factor:       what the sum is multiplied by before the rule is applied
         note_squares: of the sum, before it is multiplied
+        middle:       called when the first block is summed, and its parameters are still the old ones
         """
         update = self._rule.block_update(step, learning_rate)
         by = None if factor is None else scalar(factor)
-        return all(
-            self._threads.run(lambda thread: self._apply(self._shares[thread], step, update, summed, by, note_squares))
-        )
+
+        def task(thread: int) -> bool:
+            own = None if thread else middle
+            return self._apply(self._shares[thread], step, update, summed, by, note_squares, own)
+
+        return all(self._threads.run(task))
 
     def _apply(
         self,
@@ -140,6 +145,7 @@ class UpdatePass:
         summed: bool,
         factor: NDArray[np.float32] | None,
         note_squares: bool,
+        middle: Callable[[], object] | None,
     ) -> bool:
         old, new = step % STATE_ROWS, (step + 1) % STATE_ROWS
         finite = True
@@ -147,6 +153,9 @@ class UpdatePass:
             block = views.versions[(step + 1) % VERSION_ROWS]
             if not summed:
                 tree_sum(self._sum, [block, *views.others[old]], views.scratch)
+            if middle is not None:
+                middle()
+                middle = None
             if note_squares:
                 self._note_squares(views, block)
             if factor is not None:

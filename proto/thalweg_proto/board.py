@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import Final
@@ -166,8 +166,20 @@ class Board:
         """The norm of the step's gradient was taken."""
         self._numbers[_GRADIENT_NORM] = gradient_norm
 
-    def publish(self, version: int, outcome: Outcome, *, evaluate: bool, at_s: float, skipped: bool = False) -> None:
-        """`version` is whole from now on; `skipped`: it is the one before.
+    def publish(
+        self,
+        version: int,
+        outcome: Outcome,
+        *,
+        evaluate: bool,
+        at_s: float,
+        skipped: bool = False,
+        middle: Callable[[], object] | None = None,
+    ) -> None:
+        """`version` is whole from now on.
+
+        skipped: it is the one before
+        middle:  called when it is whole, and nobody knows yet what for
 
         Where the writer dies in the middle, `mend` puts right what it had not written yet.
         """
@@ -177,6 +189,8 @@ class Board:
         self._whole[_SKIPPED] += skipped
         self._whole[_IN_A_ROW] = self._whole[_IN_A_ROW] + 1 if skipped else 0
         self._whole[_VERSION] = version
+        if middle is not None:
+            middle()
         self.mend(outcome, evaluate=evaluate)
 
     def mend(self, outcome: Outcome, *, evaluate: bool) -> None:

@@ -18,6 +18,8 @@ from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 
 TIMEOUT_S = 20.0
+STANDS_S = 600.0
+"""How long a run stands still at most: as long as the slowest machine takes to do to it what a test wants."""
 SERVICE = "/thalweg.v1.ParameterServer/"
 PUSH, PULL, STATUS, ATTEND = SERVICE + "Push", SERVICE + "Pull", SERVICE + "Status", "/thalweg.v1.Coordination/Attend"
 ONE_REQUEST = (PULL, STATUS)
@@ -138,7 +140,7 @@ class Standing:
 
         def stand() -> None:
             self._standing.release()
-            assert self._may_go.wait(TIMEOUT_S)
+            assert self._may_go.wait(STANDS_S)
 
         class Stands(Engine):
             def __init__(self, engine: Any) -> None:

@@ -24,12 +24,14 @@ from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.server.server import Server
 from thalweg_cluster.server.spec import RunResult, ServerSpec
 from thalweg_cluster.step import HostStep, StepSpec
+from thalweg_proto.faults import Fault, Plan, PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.batches import evaluation_chunks
 from thalweg_worker.datasets import Dataset, Shipment
 from thalweg_worker.datasets.rows import all_rows
+from thalweg_worker.engines import with_faults
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.exchange import MeetingExchange, ServedExchange, join
 from thalweg_worker.ledger import Ledger
@@ -168,6 +170,7 @@ def start_locally(
     save: Path | None = None,
     resume: Checkpoint | None = None,
     ledger: Path | None = None,
+    faults: PlannedFaults = PlannedFaults(),
     **of_step: Any,
 ) -> LocalRun:
     """Starts to train a small model on made-up data.
@@ -182,6 +185,7 @@ def start_locally(
     save:      where checkpoints go, with save_every of `of_step`
     resume:    what the run goes on from
     ledger:    folder in which the workers write down which samples they take
+    faults:    what shall go wrong; a process cannot be killed or paused here, since all are one
     """
     x, y = three_clouds(samples + 50, seed=0)
     spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -229,6 +233,7 @@ def start_locally(
                 step=step,
                 save=saving,
                 lease_s=NEVER_S,
+                faults=faults,
             ),
             start,
         )
@@ -249,6 +254,7 @@ def start_locally(
                     topology=topology,
                     step=step,
                     save=saving,
+                    faults=faults,
                     **{"security": RunSecurity(token=RUN_TOKEN)} | dict(of_server or {}),
                 ),
                 start,
@@ -280,17 +286,20 @@ def start_locally(
             run.server_errors.append(error)
 
     def work(rank: int, engine: Callable[[Any], Any]) -> None:
-        the_engine = engine(NumpyEngine(source.build(spec), classify=True))
+        own_faults = faults.of("worker", rank)
+        the_engine = engine(with_faults(NumpyEngine(source.build(spec), classify=True), own_faults))
         try:
             with (
                 nullcontext() if ledger is None else Ledger(ledger, rank, division) as book,
                 join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection,
             ):
                 if connection.welcome.meet:
-                    with MeetingExchange(connection, partial(host_step, step)) as exchange:
+                    with MeetingExchange(connection, partial(host_step, step, faults=faults), own_faults) as exchange:
                         run_meeting(exchange, the_engine, sampler, training, held_out, book)
                 else:
-                    run_served(ServedExchange(connection), the_engine, sampler, training, held_out, how, book)
+                    run_served(
+                        ServedExchange(connection, own_faults), the_engine, sampler, training, held_out, how, book
+                    )
         except Killed:
             run.killed.put(rank)
         except BaseException as error:
@@ -307,6 +316,11 @@ def start_locally(
     for thread in run.threads:
         thread.start()
     return run
+
+
+def planned(folder: Path, *faults: Fault, seed: int = 0) -> PlannedFaults:
+    """What shall go wrong in a run of which `folder` is."""
+    return PlannedFaults(Plan(faults=faults, seed=seed), folder / "faults.jsonl")
 
 
 def train_locally(**options: Any) -> LocalRun:

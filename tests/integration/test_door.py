@@ -99,6 +99,7 @@ def test_a_worker_learns_what_is_its_own(door):
         assert (exchange.microbatches, exchange.chunks) == (range(1, 3), range(2, 5))
 
 
+@pytest.mark.faults("worker of another job, rank or model", how="Unix socket", expected="refused, reason named")
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
@@ -135,6 +136,7 @@ def test_another_protocol_version_is_refused(door):
     assert "expected protocol version 5; found 99" in ask(door.address, hello.SerializeToString()).refused
 
 
+@pytest.mark.faults("malformed hello of a worker", how="hypothesis", expected="refused, the door stays open")
 @settings(max_examples=30, deadline=None)
 @given(data=st.binary(min_size=1, max_size=200))
 def test_malformed_hellos_are_refused_and_the_door_stays_open(data):

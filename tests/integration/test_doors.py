@@ -93,6 +93,9 @@ def guarded(request) -> Iterator[tuple[Standing, str]]:
 # Tokens
 
 
+@pytest.mark.faults(
+    "no token, wrong one, read-only one that pushes", how="gRPC client", expected="refused, weights unchanged"
+)
 def test_a_token_lets_in_to_what_it_was_given_for(guarded):
     """None and a wrong one to nothing, the read-only one to no push, and what was refused has changed nothing."""
     job, address = guarded
@@ -200,6 +203,7 @@ def test_a_client_that_trusts_the_runs_authority_is_let_in(secured):
             assert status_of(client.status) is StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.faults("plaintext to TLS, wrong CA", how="gRPC client", expected="no byte of the protocol is spoken")
 @pytest.mark.parametrize("door", ["addresses", "hosts_addresses"])
 def test_plaintext_and_a_wrong_authority_get_nowhere(secured, door):
     """No byte of the protocol is spoken; the doors go on."""
@@ -246,6 +250,7 @@ def test_a_given_authority_makes_tls_mutual():
                 assert status_of(client.status) is status
 
 
+@pytest.mark.faults("beyond loopback without token or TLS", how="job", expected="refused, the port is not bound")
 def test_nothing_listens_beyond_loopback_without_a_token_and_tls():
     """The port is not even bound then."""
     for guard in (Guard(), on_loopback(GIVEN).clients, Guard(insecure=True), RunSecurity().hosts):
@@ -259,6 +264,9 @@ def test_nothing_listens_beyond_loopback_without_a_token_and_tls():
 # Limits
 
 
+@pytest.mark.faults(
+    "1,000 pushes at once", how="gRPC client", expected="RESOURCE_EXHAUSTED for the excess, the acknowledged are in"
+)
 def test_of_a_thousand_pushes_at_once_what_is_acknowledged_is_in():
     """As many as there is room for are taken, the rest is told RESOURCE_EXHAUSTED, and the run goes on."""
     begin = threading.Event()
@@ -299,6 +307,9 @@ def test_of_a_thousand_pushes_at_once_what_is_acknowledged_is_in():
         np.testing.assert_array_equal(client.pull()[1], expected)
 
 
+@pytest.mark.faults(
+    "more calls than threads", how="gRPC client", expected="RESOURCE_EXHAUSTED at once, then room again"
+)
 def test_more_calls_than_threads_are_refused_at_once():
     """They do not wait in a queue without a bound; when those before are answered there is room again."""
     most = OUTSIDE_STREAMS_MAX + SHORT_CALLS_MAX
@@ -335,6 +346,7 @@ def test_clients_do_not_take_the_room_of_hosts():
             each.end()
 
 
+@pytest.mark.faults("oversize metadata", how="gRPC client", expected="refused before they are looked at")
 def test_metadata_over_the_limit_are_refused():
     """Before anything looks at them; what is just below comes in."""
     with standing(**ASYNC) as job:
@@ -346,6 +358,7 @@ def test_metadata_over_the_limit_are_refused():
         client.call(STATUS, CALLS[STATUS], metadata=[("x", "y" * (METADATA_BYTES_MAX * 3 // 4))])
 
 
+@pytest.mark.faults("stream without an end", how="gRPC client", expected="cancelled, room again")
 def test_a_stream_without_a_deadline_ends(monkeypatch):
     """And makes room, though its client says nothing and never ends it."""
     monkeypatch.setattr(clients_door, "STREAM_S", 0.2)
@@ -369,6 +382,7 @@ def test_a_stream_without_a_deadline_ends(monkeypatch):
 # Our own mistakes
 
 
+@pytest.mark.faults("handler raises", how="monkeypatch", expected="INTERNAL with an id, nothing of the inside")
 def test_a_mistake_of_ours_is_told_by_an_id_only(caplog):
     """The client learns nothing of what broke; the log has it under that id; the next call is answered."""
     with standing(**ASYNC) as job:

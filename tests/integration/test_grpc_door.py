@@ -89,6 +89,9 @@ NAMES = [
 ]
 
 
+@pytest.mark.faults(
+    "call of another job, protocol or generation", how="gRPC client", expected="a status each, field named"
+)
 @pytest.mark.parametrize(
     ("changed", "status", "details"),
     NAMES,
@@ -128,6 +131,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.faults("wrong length, dtype, shard, part", how="gRPC client", expected="INVALID_ARGUMENT, field named")
 @pytest.mark.parametrize(("changed", "status", "details"), BLOCKS)
 def test_a_block_that_is_none_is_refused(job, changed, status, details):
     """An unknown shard, a wrong length, a wrong dtype, no part: the field's name, what was expected and found."""
@@ -197,6 +201,7 @@ def test_streams_of_others_are_bounded_and_leave_room_for_the_hosts():
         assert job.go_on().result.error is None
 
 
+@pytest.mark.faults("client hangs in the middle of a push", how="gRPC client", expected="its stream is given back")
 def test_a_client_that_hangs_in_the_middle_of_a_push_gives_its_stream_back():
     """After the patience there is room for all eight again: nothing was closed, nothing was said."""
     with standing(**ASYNC | {"of_server": {"patience_s": 3.0}}) as job, ExitStack() as stack:
@@ -228,6 +233,7 @@ def gradient(job: Standing, seed: int = 0) -> np.ndarray:
 RATE = np.float32(0.01)  # the learning rate of ASYNC
 
 
+@pytest.mark.faults("push repeated", how="gRPC client", expected="DUPLICATE, applied once")
 def test_a_gradient_from_outside_is_applied_once():
     """The parameters are what plain arithmetic says; a repeat is acknowledged, and changes nothing."""
     with standing(**ASYNC) as job:
@@ -296,6 +302,7 @@ def test_ssp_refuses_what_is_too_stale():
         assert client.push(pushed, step=3, version=2).result == pb.ACCEPTED
 
 
+@pytest.mark.faults("push late or repeated, sync", how="gRPC client", expected="LATE or DUPLICATE, weights unchanged")
 @pytest.mark.parametrize(("step", "result"), [(0, pb.LATE), (5, pb.DUPLICATE)])
 def test_sync_lets_no_gradient_in(step, result):
     """The job's own workers compute all parts of a step: what else comes is late, or a repeat, and changes nothing."""
@@ -322,6 +329,9 @@ PUSHES = [
 ]
 
 
+@pytest.mark.faults(
+    "push with NaN, elements twice, a gap, cut off", how="gRPC client", expected="INVALID_ARGUMENT, weights unchanged"
+)
 @pytest.mark.parametrize(("messages", "details"), PUSHES)
 def test_a_push_that_is_none_is_refused(job, messages, details):
     """Something that is not finite, elements twice, two pushes mixed, or a stream that ends too early."""
@@ -365,6 +375,7 @@ def test_nothing_is_let_in_after_the_last_step():
     assert all(np.array_equal(server.weights(), final) for server in job.run.servers)
 
 
+@pytest.mark.faults("push under way when the run ends", how="gRPC client", expected="told so, no thread waits")
 def test_a_push_that_nobody_answers_ends_with_the_run():
     """It is told that the run has ended, and no thread waits on."""
 
@@ -438,6 +449,7 @@ def test_the_window_of_a_job_on_one_host_shows_its_parameters():
 # Whatever comes
 
 
+@pytest.mark.faults("oversize message", how="gRPC client", expected="RESOURCE_EXHAUSTED, the door stays open")
 def test_a_message_over_the_limit_is_refused(job):
     """More than the longest block takes is not even read; also in the middle of a push."""
     for messages in ([part(data=bytes(MESSAGE_BYTES_MAX))], [part(), part(data=bytes(MESSAGE_BYTES_MAX))]):
@@ -524,6 +536,9 @@ def answer_to(client: Client, method: str, *messages: bytes, metadata) -> grpc.R
     return None
 
 
+@pytest.mark.faults(
+    "malformed protobuf, random metadata", how="hypothesis", expected="a fitting status, the door stays open"
+)
 @settings(max_examples=300)
 @given(sent=MESSAGES, more=st.lists(MESSAGES, max_size=2), metadata=CALLERS)
 def test_whatever_is_sent_the_door_stays_open(job, sent, more, metadata):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from time import monotonic, perf_counter
@@ -11,7 +12,7 @@ from time import monotonic, perf_counter
 import pytest
 from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import Standing, standing
-from tests.integration.local_run import Engine, start_locally
+from tests.integration.local_run import Engine, start_locally, train_locally
 
 from thalweg_cluster.hosts import peers, server
 from thalweg_proto.shared_memory import CHUNK
@@ -69,6 +70,9 @@ def check(job: Standing, near: int, far: int) -> None:
         assert step >= 2 or run.servers[0].spec.step.consistency == "async"
 
 
+@pytest.mark.faults(
+    "link cut in the middle of a message", how="TCP proxy", expected="failed, host, step and shard named"
+)
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
 def test_a_connection_that_is_cut_in_mid_stream_ends_the_run(near, far, mode):
@@ -82,6 +86,7 @@ def test_a_connection_that_is_cut_in_mid_stream_ends_the_run(near, far, mode):
     check(job, near, far)
 
 
+@pytest.mark.faults("link that carries nothing more", how="TCP proxy", expected="failed after the patience, host named")
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
 def test_a_connection_that_hangs_ends_the_run(near, far, mode):
@@ -92,6 +97,28 @@ def test_a_connection_that_hangs_ends_the_run(near, far, mode):
         job.go_on()
         assert PATIENCE_S / 2 < monotonic() - began < PATIENCE_S + 20
     check(job, near, far)
+
+
+HEALS_S = 5.0
+
+
+@pytest.mark.faults("link silent for 5 s, and healed", how="TCP proxy: {id}", expected="=bits")
+@pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
+def test_a_connection_that_heals_changes_no_bit(near, far, row):
+    """Within the patience nobody is lost, and nothing of what was on its way."""
+    patient = {"steps": 12, "of_server": {"block": CHUNK, "patience_s": 30.0}}
+    whole = train_locally(workers=[1, 1, 1], model=WIDE, **patient)
+    with through_a_proxy(near, far, **patient) as (job, proxy):
+        proxy.hang()
+        began = monotonic()
+        heals = threading.Timer(HEALS_S, proxy.resume)
+        heals.start()
+        run = job.go_on()
+        row.found("=bits", recovery_s=monotonic() - began - HEALS_S)
+        heals.join()
+    assert (run.result.error, run.worker_errors) == (None, [])
+    assert run.result.weights_sha256 == whole.result.weights_sha256
+    assert monotonic() - began > HEALS_S, "the link was not needed"
 
 
 QUICK = {"connect_s": 1.0, "patience_s": PATIENCE_S, "block": CHUNK}
@@ -127,6 +154,9 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.faults(
+    "host that cannot be reached", how="closed or silent port", expected="refused before the first step, named"
+)
 @pytest.mark.parametrize("where", ["closed", "silent"])
 @pytest.mark.parametrize(("near", "far"), [*LINKS.values(), (2, 1)], ids=[*LINKS, "two hosts, backward"])
 def test_an_address_that_cannot_be_reached_is_named_before_the_first_step(near, far, where, request):
@@ -202,6 +232,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.faults("host that sends nonsense", how="bytes put in or changed", expected="refused by name")
 @pytest.mark.parametrize("sends", ["push", "publish"])
 @pytest.mark.parametrize(("spoil", "found"), NONSENSE.values(), ids=NONSENSE)
 def test_a_host_that_sends_nonsense_ends_the_run(sends, spoil, found):
@@ -255,6 +286,7 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     assert "ZeroDivisionError (pull): boom" in job.run.result.error
 
 
+@pytest.mark.faults("server raises", how="monkeypatch", expected="failed on all hosts, named")
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("broken", [0, 1, 2])
 def test_a_mistake_of_ours_in_a_server_ends_the_run_on_all_hosts(broken, mode, capfd):
@@ -290,6 +322,7 @@ def test_the_step_is_named_where_a_round_has_ten():
     assert step in ("10", "20", "30")
 
 
+@pytest.mark.faults("host stood still for 1,000 s", how="its clock", expected="nobody lost, the run ends well")
 def test_a_machine_that_stood_still_does_not_take_others_for_silent(monkeypatch):
     """The clock jumps for a host that was suspended: what others said meanwhile is still to be read."""
     offset_s = 0.0

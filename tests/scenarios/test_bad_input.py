@@ -374,6 +374,7 @@ class Canary:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.faults("pickle in a .npy", how="by hand", expected="refused, never executed")
 def test_object_arrays_are_never_unpickled(refused, tmp_path):
     """A .npy of objects is refused, and the code in it does not run."""
     canary = tmp_path / "canary"
@@ -451,6 +452,7 @@ def test_start_weights_of_another_shape(refused, tmp_path):
     assert "(5, 3)" in output
 
 
+@pytest.mark.faults("/dev/shm full at start", how="free bytes made up", expected="refused, bytes needed and free")
 def test_a_model_that_does_not_fit_into_shared_memory(refused, monkeypatch):
     """Bytes needed and bytes free."""
     monkeypatch.setattr("thalweg_cluster.launch.preparation.bytes_free", lambda: 100)
@@ -473,6 +475,7 @@ def test_a_ray_cluster_that_is_not_there(refused, monkeypatch):
     assert f"RAY_ADDRESS: expected the address of a Ray cluster; found '{address}'" in output
 
 
+@pytest.mark.faults("unwritable folder", how="--out", expected="refused before anything starts")
 def test_a_folder_that_cannot_be_written(refused, tmp_path):
     """--out names a file; that hides no mistake in the job, nor is it hidden by one."""
     (tmp_path / "file").write_text("a file")
@@ -490,3 +493,18 @@ def test_what_is_wrong_with_the_doors_is_told_with_the_rest(refused, monkeypatch
     assert "THALWEG_TOKEN_FILE: expected a file that can be read; found '/nowhere/token': No such file" in said
     assert "train.steps: expected a whole number >= 1; found 0" in said
     assert "2 mistakes" in said
+
+
+def test_what_is_wrong_with_a_plan_of_faults_is_told_with_the_rest(refused, tmp_path):
+    """Every mistake in it, and one of the job; nothing is started."""
+    plan = tmp_path / "plan.toml"
+    plan.write_text('[[fault]]\ndo = "kil"\nat = "push.before"\n[[fault]]\ndo = "nan"\nat = "push.after"\n')
+    job, out = str(tmp_path / "job.toml"), str(tmp_path / "out")
+    result = CliRunner().invoke(app, ["train", job, "--set", "seed=-1", "--faults", str(plan), "--out", out])
+    assert result.exit_code == 2
+    assert f'{plan}: fault 1: do: expected "kill", ' in result.output
+    assert 'did you mean "kill"?' in result.output
+    assert (
+        f"{plan}: fault 2: do: expected what can happen at push.after: kill, pause or delay; found nan" in result.output
+    )
+    assert count(result.output) == 3

@@ -12,6 +12,7 @@ from thalweg_cluster.checkpoints import FileStore, newest
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.faults("{id} killed between two steps", how="SIGKILL from outside", expected="=bits")
 @pytest.mark.parametrize(
     ("victims", "restarts"),
     [
@@ -57,6 +58,11 @@ def test_a_worker_that_hangs_is_killed_and_the_run_goes_on_to_the_same_bits(star
     assert not victim.is_running()
 
 
+@pytest.mark.faults(
+    "killed more often than max_failures",
+    how="SIGKILL, twice",
+    expected="failed, causes named, newest checkpoint loads",
+)
 def test_more_failures_than_allowed_end_the_run_with_all_causes(started, resume):
     """Killed a second time where one failure is allowed: failed, the causes by kind and rank; the checkpoint loads."""
     command = started("train.steps=10000000", "checkpoint.every_steps=20", "cluster.max_failures=1")
@@ -78,6 +84,9 @@ def test_more_failures_than_allowed_end_the_run_with_all_causes(started, resume)
     assert resumed.status == 0, resumed.output
 
 
+@pytest.mark.faults(
+    "worker killed where no failure is allowed", how="SIGKILL", expected="failed, rank named, weights kept"
+)
 def test_where_no_failure_is_allowed_a_killed_worker_fails_the_run_with_its_rank(started):
     """Exit status 1, the rank in the error, the weights of the last whole step kept."""
     command = started("train.steps=10000000", "cluster.max_failures=0")
@@ -90,6 +99,7 @@ def test_where_no_failure_is_allowed_a_killed_worker_fails_the_run_with_its_rank
     assert (run.folder / "weights.safetensors").exists()
 
 
+@pytest.mark.faults("server killed where no failure is allowed", how="SIGKILL", expected="failed, named")
 def test_where_no_failure_is_allowed_a_killed_server_fails_the_run(started):
     """Exit status 1, and a summary that says so."""
     command = started("train.steps=10000000", "cluster.max_failures=0")

@@ -57,11 +57,18 @@ def test_the_keys_shown_are_those_of_a_job():
     from thalweg_proto.job.loading import _toml
     from thalweg_proto.job.parsing import parse_job
 
-    shown, *pieces = [_toml.loads(text) for language, text in BLOCKS if language == "toml"]
+    tables = [_toml.loads(text) for language, text in BLOCKS if language == "toml"]
+    shown, *pieces = [table for table in tables if "fault" not in table]
     assert pieces
     for piece in pieces:
         job = shown | {table: shown[table] | keys for table, keys in piece.items()}
         assert parse_job(job, folder=REPOSITORY / "cluster/jobs").problems == ()
+
+
+def test_the_plan_shown_is_the_plan_that_is_carried_out():
+    """The README's plan of faults is cluster/jobs/faults.toml to the letter."""
+    [shown] = [text for language, text in BLOCKS if language == "toml" and "[[fault]]" in text]
+    assert shown == Path(REPOSITORY, "cluster/jobs/faults.toml").read_text()
 
 
 def test_the_model_shown_is_the_model_that_runs():

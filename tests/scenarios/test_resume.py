@@ -22,6 +22,7 @@ def newest_step(folder):
     return checkpoint.manifest.step
 
 
+@pytest.mark.faults("SIGTERM", how="SIGTERM to the command", expected="checkpoint, exit status 130, resumed =bits")
 def test_an_interrupted_run_goes_on_to_the_same_bits(endless, train, resume):
     """SIGTERM: exit status 130, and a checkpoint of the last step; then with another number of workers."""
     endless.send_signal(signal.SIGTERM)
@@ -52,6 +53,9 @@ def test_a_run_of_which_nothing_is_alive_goes_on_from_its_last_checkpoint_to_the
     assert resumed.summary["weights_sha256"] == train(f"train.steps={step + 30}", out="whole").summary["weights_sha256"]
 
 
+@pytest.mark.faults(
+    "resumed with another model or rule", how="--set", expected="refused, shapes named, nothing overwritten"
+)
 def test_another_model_is_refused_and_nothing_overwritten(train, resume):
     """Expected and found shapes; so is a rule with another state."""
     run = train("train.steps=10")
@@ -67,6 +71,9 @@ def test_another_model_is_refused_and_nothing_overwritten(train, resume):
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.faults(
+    "bit flipped in the newest checkpoint, then resumed", how="by hand", expected="refused by name, =bits"
+)
 def test_a_broken_checkpoint_is_named_and_the_one_before_taken(train, resume):
     """A bit flipped in the newest one."""
     run = train("train.steps=60", "checkpoint.every_steps=20")
@@ -110,6 +117,11 @@ needs_mount = pytest.mark.skipif(
 )
 
 
+@pytest.mark.faults(
+    "disk full during a checkpoint",
+    how="tmpfs for 1.6 of them",
+    expected="training goes on, the old one whole, counted",
+)
 @needs_mount
 def test_a_full_disk_fails_a_checkpoint_and_not_the_run(train, tmp_path):
     """A tmpfs that holds one checkpoint and not two: the first stays whole, the run goes on, failures are counted."""

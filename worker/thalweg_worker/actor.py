@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from thalweg_proto.errors import ThalwegError, WorkerError
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
-from thalweg_worker.engines import make_engine
+from thalweg_worker.engines import make_engine, with_faults
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
@@ -36,6 +37,7 @@ class WorkerSpec:
                      which may differ by rank
     served:          how it computes where the server does its part itself
     ledger:          folder in which it is written down which samples go into which step; None: nowhere
+    faults:          what shall go wrong
     """
 
     job_id: str
@@ -48,6 +50,7 @@ class WorkerSpec:
     engine: str = "numpy"
     emulated_ms: float | tuple[float, ...] | None = None
     ledger: Path | None = None
+    faults: PlannedFaults = field(default_factory=PlannedFaults)
 
 
 class Worker:
@@ -66,7 +69,9 @@ class Worker:
         classify = spec.data_spec.task == "classification"
         times = spec.emulated_ms
         own_ms = times[rank] if isinstance(times, tuple) else times
-        self._engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
+        self._faults = spec.faults.of("worker", rank)
+        engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
+        self._engine = with_faults(engine, self._faults)
 
     def run(self, address: str, _server_is_open: object = None) -> None:
         """Trains until the server says stop.
@@ -90,11 +95,11 @@ class Worker:
         rest = (self._engine, spec.sampler, self._training, self._held_out)
         with self._ledger() as ledger:
             if connection.welcome.meet:
-                with MeetingExchange(connection, spec.new_server_work) as meeting:
+                with MeetingExchange(connection, spec.new_server_work, self._faults) as meeting:
                     run_meeting(meeting, *rest, ledger)
             else:
                 os.nice(NICENESS)
-                run_served(ServedExchange(connection), *rest, spec.served, ledger)
+                run_served(ServedExchange(connection, self._faults), *rest, spec.served, ledger)
 
     def _ledger(self) -> AbstractContextManager[Ledger | None]:
         folder, sampler = self._spec.ledger, self._spec.sampler

@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 
-from thalweg_cluster.checkpoints.manifest import Manifest, ShardFile
+from thalweg_cluster.checkpoints.manifest import NAME, Manifest, ShardFile, step_of
 from thalweg_cluster.checkpoints.state import ShardState
 from thalweg_cluster.checkpoints.store import Store, open_store
 from thalweg_cluster.checkpoints.writing import clear, commit, write_shard
 from thalweg_cluster.server.telemetry import Telemetry
+from thalweg_proto.faults import CORRUPT, NO_FAULTS, Faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +46,11 @@ class SaveSpec:
 class Saver:
     """Of one server."""
 
-    def __init__(self, spec: SaveSpec, telemetry: Telemetry) -> None:
-        """OSError, ValueError or ImportError where there is no such storage."""
+    def __init__(self, spec: SaveSpec, telemetry: Telemetry, faults: Faults = NO_FAULTS) -> None:
+        """`faults`: of the server. OSError, ValueError or ImportError where there is no such storage."""
         self._spec = spec
         self._telemetry = telemetry
-        self._store: Store = open_store(spec.place)
+        self._store: Store = open_store(spec.place, partial(_at, faults))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="thalweg-save")
         self._going: Future[None] | None = None
         self._began_s = 0.0
@@ -104,3 +107,11 @@ class Saver:
     def close(self) -> None:
         """Waits until all that was begun is written."""
         self._pool.shutdown()
+
+
+def _at(faults: Faults, act: str, path: Path) -> None:
+    """A file of a checkpoint has come to a point."""
+    kind = "manifest" if path.name == NAME else "shard"
+    due = faults.at(f"{kind}.{act}", step_of(path.parent.name))
+    if due.do == CORRUPT:
+        path.write_bytes(due.spoil(path.read_bytes()))

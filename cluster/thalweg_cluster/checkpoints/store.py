@@ -17,8 +17,9 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 PART_SUFFIX = ".part"
 """Of a file that is being written, behind a dot and its name."""
 
-Point = Callable[[str], None]
-"""Called before and after each act that cannot be taken back; for planned faults."""
+Point = Callable[[str, Path], None]
+"""Called before and after each act that cannot be taken back, with what a file has come to, "write", "rename" or
+"written", and where it is or will be; for planned faults."""
 
 
 def is_plain(name: str) -> bool:
@@ -55,14 +56,14 @@ class Store(Protocol):
 class FileStore:
     """A folder."""
 
-    def __init__(self, folder: Path, at: Point = lambda point: None) -> None:
+    def __init__(self, folder: Path, at: Point = lambda act, path: None) -> None:
         self._folder = folder
         self._at = at
 
     def write(self, name: str, data: bytes) -> None:
         _check(name)
         path = self._folder / name
-        self._at(f"write {path.name}")
+        self._at("write", path)
         new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         for folder in new:
@@ -73,13 +74,13 @@ class FileStore:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            self._at(f"rename {path.name}")
+            self._at("rename", path)
             part.replace(path)
         except OSError:
             part.unlink(missing_ok=True)  # a full disk is not kept full by what did not fit
             raise
         _sync_folder(path.parent)
-        self._at(f"written {path.name}")
+        self._at("written", path)
 
     def read(self, name: str) -> bytes:
         _check(name)
@@ -131,8 +132,8 @@ class ObjectStore:
             self._system.rm_file(path)
 
 
-def open_store(place: str, at: Point = lambda point: None) -> Store:
-    """The store of a URL ("s3://bucket/runs/1/checkpoints"), or of a folder's path."""
+def open_store(place: str, at: Point = lambda act, path: None) -> Store:
+    """The store of a URL ("s3://bucket/runs/1/checkpoints"), or of a folder's path; `at` is of a folder."""
     path = place.removeprefix("file://")
     return ObjectStore(path) if "://" in path else FileStore(Path(path), at)
 

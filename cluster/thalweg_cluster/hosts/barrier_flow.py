@@ -205,6 +205,7 @@ class BarrierFlow:
 
     def _sum(self, index: int) -> None:
         step = self._whole_blocks[index]
+        self._view.faults.at("apply.before", step)
         begin, end, _ = self._blocks[index]
         first = self._view.shards.bounds[self._host][0]
         leaves = []
@@ -245,16 +246,19 @@ class BarrierFlow:
 
     def _apply(self, index: int, step: int, summed: Block, factor: float | None) -> None:
         begin, view = self._blocks[index].begin, self._view
+        view.faults.at("apply.middle", step)
         update = view.shard.block_update(step, self._rate(step))
         if not view.shard.apply(begin, summed, update, factor):
             view.not_finite(step, begin, summed)
             return
+        view.faults.at("apply.after", step)
         self._publish(index, step, summed)
 
     def _publish(self, index: int, step: int, parameters: Block) -> None:
         """A block of version `step + 1`, here and to all hosts."""
         begin, end, _ = self._blocks[index]
-        view = self._view
+        view, faults = self._view, self._view.faults
+        faults.at("publish.before", step)
         exact = step + 1 == self._last
         form = _EXACT if exact else view.parameters_format
         row = view.vectors.version(step + 1)[begin:end]
@@ -265,6 +269,7 @@ class BarrierFlow:
         else:
             data = form.encode(parameters, None)
             form.decode(data, row)  # all hosts compute on the same parameters
+        faults.at("publish.middle", step)
         make = partial(view.pack, index, step=step + 1, version=step + 1, format=FORMAT_NUMBERS[form.name], data=data)
         view.publish((step + 1, begin), make)
         self._there(index)
@@ -310,6 +315,7 @@ class BarrierFlow:
 
     def _whole(self, version: int) -> None:
         self.version = version
+        self._view.faults.at("publish.after", version - 1)
         self._presence.reset()
         if self._finals is not None:
             self._finals.reset()

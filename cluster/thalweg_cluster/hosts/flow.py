@@ -15,6 +15,7 @@ from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArr
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.spec import ServedSpec
 from thalweg_proto.blocks import Shards
+from thalweg_proto.faults import Faults
 from thalweg_proto.formats import WireFormat
 from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
 from thalweg_proto.shared_memory import ServedVectors
@@ -31,6 +32,7 @@ class HostView(Protocol):
     shard:   what this host owns
     size:    elements of the flat vector
     ranks:   of this host's workers
+    faults:  what is planned for this host's server
     """
 
     spec: ServedSpec
@@ -39,6 +41,7 @@ class HostView(Protocol):
     vectors: ServedVectors
     size: int
     ranks: range
+    faults: Faults
     gradient_format: WireFormat
     parameters_format: WireFormat
 

@@ -96,7 +96,7 @@ class Lead:
             return  # what a run that has failed still says
         if kind == "ready":
             self._waiting_for.discard(host)
-            if not self._waiting_for:
+            if not self._waiting_for and not self.began:  # who says it twice does not begin the run twice
                 self.began = True
                 self._account.begin()
                 self._all(LeadMessage(begin=LeadMessage.Begin()))

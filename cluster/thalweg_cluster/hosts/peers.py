@@ -22,11 +22,13 @@ from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameter
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.hosts_door import SERVICES
 from thalweg_cluster.hosts.listener import TRANSPORT, channel_credentials, keepalive
+from thalweg_cluster.hosts.planned import heard, sent, step_of_block, step_of_reply, step_of_word
 from thalweg_cluster.hosts.streams import Outbox
 from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.security.tokens import bearer
 from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_proto.errors import ProtocolError, ServerError
+from thalweg_proto.faults import NO_FAULTS, Faults
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.v1 import parameter_server_pb2 as pb
@@ -62,8 +64,10 @@ class Peers:
         patience_s: float,
         security: RunSecurity,
         wire: WireBytes | None = None,
+        faults: Faults = NO_FAULTS,
     ) -> None:
-        """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes."""
+        """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes, `faults` are planned."""
+        self._faults = faults
         self._wire = wire or WireBytes()
         self._tls = security.tls
         self._options = [*_OPTIONS, *keepalive(patience_s)]
@@ -141,9 +145,14 @@ class Peers:
 
     def _open_push(self, host: int, channel: grpc.Channel) -> None:
         push: Any = channel.stream_stream(f"/{SERVICES[0]}/Push")
-        call = push(self.gradients[host], timeout=RUN_S, metadata=self._me)
+        blocks = sent(self._faults, "rpc.push.request", self.gradients[host], step_of_block)
+        call = push(blocks, timeout=RUN_S, metadata=self._me)
         call.initial_metadata()  # waits until the owner has taken note
-        self._listen(host, call, lambda reply: self._on_reply(host, pb.PushReply.FromString(reply)), "push")
+
+        def hear(message: bytes) -> None:
+            self._on_reply(host, pb.PushReply.FromString(message))
+
+        self._listen(host, call, heard(self._faults, "rpc.push.reply", hear, step_of_reply), "push")
 
     def _on_reply(self, owner: int, reply: pb.PushReply) -> None:
         self._behind.post(Answered(owner, reply.step, reply.part_begin))
@@ -157,7 +166,7 @@ class Peers:
         def hear(message: bytes) -> None:
             self._behind.post(self._received(host, message))
 
-        self._listen(host, call, hear, "pull")
+        self._listen(host, call, heard(self._faults, "rpc.pull.reply", hear, step_of_block), "pull")
 
     def refresh(self, rank: int) -> None:
         """Fetches the newest parameters of all other owners; a Refreshed follows."""
@@ -165,7 +174,8 @@ class Peers:
         def fetch() -> None:
             for owner in self.gradients:
                 call = self._newest[owner](self._request(follow=False), timeout=FETCH_S, metadata=self._me)
-                lost = self._read(call, partial(self._received, owner), "pull")
+                hear = heard(self._faults, "rpc.pull.reply", partial(self._received, owner), step_of_block)
+                lost = self._read(call, hear, "pull")
                 if lost:
                     self._lost(owner, lost)
                     return
@@ -207,11 +217,16 @@ class Peers:
             job_id=expected.job_id,
             generation=expected.generation,
         )
-        call = attend(_first(HostMessage(joined=joined), words), timeout=RUN_S, metadata=self._me)
+        said = sent(self._faults, "rpc.attend.request", words, step_of_word)
+        call = attend(_first(HostMessage(joined=joined), said), timeout=RUN_S, metadata=self._me)
         call.initial_metadata()
-        return self._listen(0, call, lambda message: self._behind.post(LeadSaid(message)), "the lead")
 
-    def _listen(self, host: int, call: Any, hear: Callable[[Any], None], what: str) -> threading.Thread:
+        def hear(message: LeadMessage) -> None:
+            self._behind.post(LeadSaid(message))
+
+        return self._listen(0, call, heard(self._faults, "rpc.attend.reply", hear, step_of_word), "the lead")
+
+    def _listen(self, host: int, call: Any, hear: Callable[[Any], object], what: str) -> threading.Thread:
         """Reads what comes on a stream from `host`, in a thread of its own, to its end."""
 
         def listen() -> None:

@@ -76,6 +76,7 @@ class HostServer:
         Raises OSError where /dev/shm has no room, RuntimeError where the gRPC server cannot listen.
         """
         self.spec = spec
+        self.faults = spec.faults.of("server", spec.host)
         self.size = spec.layout.size
         self.ranks = spec.topology.ranks[spec.host]
         self.shards = Shards.of(self.size, spec.topology.owns, block=spec.block)
@@ -129,6 +130,7 @@ class HostServer:
             patience_s=patience_s,
             security=security,
             wire=self._wire,
+            faults=self.faults,
         )
         clients = f"{spec.bind}:{self._clients.port}"
         self._doors = [Doors(clients, f"{spec.bind}:{self._grpc.port}" if self._grpc.port else clients)]
@@ -140,7 +142,7 @@ class HostServer:
             self.account.telemetry.wire[spec.host] = self._wire
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order, self._commit, start)
-        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry)
+        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry, self.faults)
         if self._saver is not None and self._lead is not None:
             self._saver.clear(start.step)
         self._saving = 0  # parts of checkpoints of which the lead has not heard

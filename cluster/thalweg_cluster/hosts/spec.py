@@ -9,6 +9,7 @@ from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.step import StepSpec
 from thalweg_cluster.summation import Range, subtrees
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_proto.shares import share
 
@@ -62,6 +63,7 @@ class ServedSpec:
     patience_s:   how long a host may say nothing at all before it counts as lost
     save:         where checkpoints go; None: nowhere
     metrics_port: of /metrics on loopback; 0: a free one
+    faults:       what shall go wrong
     """
 
     host: int
@@ -81,6 +83,7 @@ class ServedSpec:
     patience_s: float = 30.0
     save: SaveSpec | None = None
     metrics_port: int = 0
+    faults: PlannedFaults = field(default_factory=PlannedFaults)
 
 
 @dataclass(frozen=True)

@@ -197,13 +197,17 @@ class StaleFlow:
     def _apply(self, index: int, step: int, staleness: int, gradient: Block) -> None:
         """Applies a block of a push, and shows it to this host's workers; the gradient is overwritten."""
         view, begin = self._view, self._blocks[index].begin
+        view.faults.at("apply.before", step)
         rate = self._learning_rate(step)
         if self._step.staleness_scaling:
             rate /= 1 + staleness
         update = view.shard.block_update(self._updates[index], rate)
         self._updates[index] += 1
         if view.shard.apply(begin, gradient, update):
+            view.faults.at("apply.after", step)
+            view.faults.at("publish.before", step)
             view.vectors.version(0)[begin : begin + len(gradient)] = gradient
+            view.faults.at("publish.after", step)
         else:
             view.not_finite(step, begin, gradient)
 

@@ -226,6 +226,7 @@ def _server_specs(
                 lease_s=job.cluster.lease_s,
                 guard=security.clients,
                 metrics_port=job.metrics.port,
+                faults=preparation.faults,
             )
         ]
     return [
@@ -243,6 +244,7 @@ def _server_specs(
             wire_parameters=job.cluster.wire_parameters,
             save=save,
             metrics_port=0 if host else job.metrics.port,
+            faults=preparation.faults,
         )
         for host in range(placement.topology.hosts)
     ]
@@ -263,7 +265,7 @@ def _new_actor(
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
-        new_server_work=partial(HostStep, step),
+        new_server_work=partial(HostStep, step, faults=preparation.faults),
         served=ServedLoop(
             copies=step.consistency != "sync",
             steps=step.steps,
@@ -275,6 +277,7 @@ def _new_actor(
         engine=cluster.engine,
         emulated_ms=cluster.emulated_ms,
         ledger=preparation.ledger,
+        faults=preparation.faults,
     )
     held_out = preparation.data.eval
     data = ray.put((preparation.data.train.to_shipment(), held_out.to_shipment() if held_out is not None else None))

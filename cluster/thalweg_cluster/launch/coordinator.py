@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -38,6 +38,7 @@ from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.security.given import Given
 from thalweg_proto.errors import RunError, ThalwegError
+from thalweg_proto.faults import Plan
 from thalweg_proto.job import load_job
 
 BEGIN_S = 20.0
@@ -53,11 +54,13 @@ class CoordinatorSpec:
     folder:  of the run, an absolute path
     given:   to the doors
     place_s: how long Ray may take to find room for the workers
+    faults:  what shall go wrong
     """
 
     folder: str
     given: Given
     place_s: float
+    faults: Plan = field(default_factory=Plan)
 
 
 class Coordinator:
@@ -67,7 +70,7 @@ class Coordinator:
         self._journal = Journal()
         folder = RunFolder(Path(spec.folder), replace=False)
         self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s)
-        self._leading = Leading(folder, self._journal, self._attempts)
+        self._leading = Leading(folder, self._journal, self._attempts, spec.faults)
         Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
 
     def begin(self, preparation: Preparation) -> None:
@@ -96,13 +99,14 @@ class Coordinator:
 class Leading:
     """The run from where the folder says it is to its summary."""
 
-    def __init__(self, folder: RunFolder, journal: Journal, attempts: Attempts) -> None:
-        """InputError where the folder has no record."""
+    def __init__(self, folder: RunFolder, journal: Journal, attempts: Attempts, faults: Plan = Plan()) -> None:
+        """`faults`: what shall go wrong. InputError where the folder has no record."""
         self._path = folder.path
         self._record = read_record(folder.path)
         self._folder = folder
         self._journal = journal
         self._attempts = attempts
+        self._faults = faults
         self.prepared: SimpleQueue[Preparation] = SimpleQueue()
 
     def lead(self) -> dict[str, Any]:
@@ -132,6 +136,7 @@ class Leading:
             first=record.first,
             restarts=failures.restarts if failures.times else {"worker": 0, "server": 0},
             started_at=record.started_at,
+            faults=preparation.faults.report(),
         )
         self._folder.write_summary(summary)
         return summary
@@ -150,7 +155,8 @@ class Leading:
 
     def _prepare(self) -> Preparation:
         """As the command did, but for where it goes on from."""
-        return prepare(load_job(self._path / "job.toml", []), self._path, None, with_ledger=self._record.ledger)
+        job = load_job(self._path / "job.toml", [])
+        return prepare(job, self._path, None, with_ledger=self._record.ledger, faults=self._faults)
 
     def _at_newest(self, preparation: Preparation) -> Preparation:
         """With the newest whole checkpoint of the run, where that is later. RunError where there is none, and the run

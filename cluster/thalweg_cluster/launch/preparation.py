@@ -14,6 +14,7 @@ from thalweg_cluster.launch.resuming import check_fits
 from thalweg_cluster.reporting.files import check_folder
 from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
+from thalweg_proto.faults import RECORD, Plan, PlannedFaults
 from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import FOLDER as LEDGER
@@ -33,6 +34,7 @@ class Preparation:
     generation: of the checkpoint that the run goes on from; 0: there is none
     chunks:  into how many chunks the held-out set is cut; 0: there is none
     ledger:  folder in which workers write down which samples go into which step; None: nowhere
+    faults:  what shall go wrong
     """
 
     job: Job
@@ -46,6 +48,7 @@ class Preparation:
     generation: int
     chunks: int
     ledger: Path | None
+    faults: PlannedFaults
 
 
 def prepare(
@@ -56,6 +59,7 @@ def prepare(
     *,
     checkpoint: Checkpoint | None = None,
     with_ledger: bool = False,
+    faults: Plan = Plan(),
 ) -> Preparation:
     """Loads data and model and checks them, the folder `out` and the number of workers.
 
@@ -63,6 +67,7 @@ def prepare(
     others:     what was found wrong elsewhere, to be told with the rest
     checkpoint: what the run goes on from; None: a new one
     with_ledger: whether the workers write down which samples go into which step
+    faults:     what shall go wrong
 
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
@@ -114,6 +119,7 @@ def prepare(
         generation=0 if checkpoint is None else checkpoint.manifest.generation,
         chunks=evaluation_chunks(len(data.eval)) if data.eval is not None else 0,
         ledger=out.absolute() / LEDGER if with_ledger else None,
+        faults=PlannedFaults(faults, out.absolute() / RECORD),
     )
 
 

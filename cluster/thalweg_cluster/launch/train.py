@@ -79,6 +79,9 @@ def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at
         ledger=preparation.ledger is not None,
     )
     record.write(folder.path)
+    spec = CoordinatorSpec(
+        folder=str(folder.path.absolute()), given=given, place_s=room.PLACE_S, faults=preparation.faults.plan
+    )
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_coordinator: Any = ray.remote(Coordinator)
     coordinator = new_coordinator.options(
@@ -90,7 +93,7 @@ def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at
         num_cpus=0,
         # The folder, and the files that the job names, are here.
         scheduling_strategy=NodeAffinitySchedulingStrategy(context.get_node_id(), soft=False),
-    ).remote(CoordinatorSpec(folder=str(folder.path.absolute()), given=given, place_s=room.PLACE_S))
+    ).remote(spec)
     coordinator.begin.remote(preparation)
     return coordinator
 
@@ -204,6 +207,7 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
                 first=preparation.first,
                 restarts={"worker": 0, "server": 0},
                 started_at=time(),
+                faults=preparation.faults.report(),
             )
         )
     console.print(

@@ -26,9 +26,20 @@ def print_closing(console: Console, summary: dict[str, Any], folder: str) -> Non
         console.print(f"[red]{escape(summary['error'])}[/]", highlight=False, soft_wrap=True)
     if summary["samples_per_s"]:
         console.print(_time_split(summary["phase_ms"], summary["apply_ms"]))
+    _print_faults(console, summary["faults"])
     if summary["weights_sha256"]:
         console.print(f"weights sha256 {summary['weights_sha256']}", highlight=False)
     console.print(f"written to {folder}", highlight=False, soft_wrap=True)
+
+
+def _print_faults(console: Console, faults: list[dict[str, Any]]) -> None:
+    """Of a plan: how many fired, and by name those that did not."""
+    if faults:
+        fired = sum(fault["fired"] for fault in faults)
+        console.print(f"{fired} of {len(faults)} planned faults fired", highlight=False)
+    for fault in faults:
+        if not fault["fired"]:
+            console.print(f"[yellow]did not fire[/] {escape(fault['fault'])}", highlight=False, soft_wrap=True)
 
 
 def _headline(summary: dict[str, Any]) -> str:

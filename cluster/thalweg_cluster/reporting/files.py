@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from thalweg_cluster.server.spec import Row
-from thalweg_proto import ledger
+from thalweg_proto import faults, ledger
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.layout import Layout
 
@@ -72,6 +72,7 @@ class RunFolder:
             shutil.rmtree(path / PREVIOUS, ignore_errors=True)
             (path / CHECKPOINTS).replace(path / PREVIOUS)
         if not first:
+            (path / faults.RECORD).unlink(missing_ok=True)
             for file in (path / ledger.FOLDER).glob(f"*{ledger.SUFFIX}"):
                 file.unlink()
         if with_ledger:

@@ -20,12 +20,14 @@ def summarise(
     first: int,
     restarts: dict[str, int],
     started_at: float,
+    faults: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
 
     first:      steps that were taken before this run, where it went on from a checkpoint
     restarts:   how many processes were replaced, by kind
     started_at: when the command was given, in seconds since 1970
+    faults:     each that was planned, and whether it fired (PlannedFaults.report)
     """
     if error is not None:
         state = "failed"
@@ -60,4 +62,5 @@ def summarise(
         "dropped": result.dropped if result else 0,
         "checkpoints": result.checkpoints if result else None,
         "staleness": result.staleness if result else {"mean": 0.0, "max": 0},
+        "faults": faults,
     }

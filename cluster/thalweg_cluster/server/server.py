@@ -88,7 +88,9 @@ class Server:
         self.account = Account(
             spec.step, first=start.step, workers=spec.workers, bytes_pushed=moved, bytes_published=moved
         )
-        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry)
+        self._saver = (
+            None if spec.save is None else Saver(spec.save, self.account.telemetry, spec.faults.of("server", 0))
+        )
         if self._saver is not None:
             self._saver.clear(start.step)
         self._stop_by: float | None = None  # perf_counter; set once the run is asked to stop

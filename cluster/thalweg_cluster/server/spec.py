@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.step import StepSpec
+from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 
 
@@ -20,6 +21,7 @@ class ServerSpec:
     lease_s:      how long a worker may at least be at one piece of work (leases.py)
     guard:        what its gRPC door on loopback asks for
     metrics_port: of /metrics on loopback; 0: a free one
+    faults:       what shall go wrong
     """
 
     address: str
@@ -31,6 +33,7 @@ class ServerSpec:
     lease_s: float = 30.0
     guard: Guard = field(default_factory=Guard)
     metrics_port: int = 0
+    faults: PlannedFaults = field(default_factory=PlannedFaults)
 
 
 @dataclass(frozen=True, kw_only=True)

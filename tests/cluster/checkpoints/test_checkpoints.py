@@ -55,7 +55,7 @@ def numbers(step: int) -> np.ndarray:
     return np.arange(SIZE, dtype=np.float32) + 100 * step
 
 
-def save_all(folder: Path, step: int, hosts: int = 2, keep: int = 3, at=lambda point: None) -> Manifest:
+def save_all(folder: Path, step: int, hosts: int = 2, keep: int = 3, at=lambda act, path: None) -> Manifest:
     """A checkpoint whose parameters are `numbers(step)` and whose state is their negative."""
     store = FileStore(folder, at)
     bounds = np.linspace(0, SIZE, hosts + 1).astype(int).tolist()
@@ -141,10 +141,15 @@ def test_a_run_that_goes_back_behind_a_checkpoint_removes_it_and_what_is_unfinis
 
 def all_points(tmp_path: Path) -> list[str]:
     points: list[str] = []
-    save_all(tmp_path / "points", 1, at=points.append)
+    save_all(tmp_path / "points", 1, at=lambda act, path: points.append(f"{act} {path.name}"))
     return points
 
 
+@pytest.mark.faults(
+    "killed at each write and rename, 2 shards",
+    how="raised at each point",
+    expected="the one before loads, left-overs removed",
+)
 def test_killed_at_any_point_of_a_checkpoint_the_one_before_or_it_loads(tmp_path):
     """Before and after each write and rename; the next one removes what was left over."""
     points = all_points(tmp_path)
@@ -154,7 +159,7 @@ def test_killed_at_any_point_of_a_checkpoint_the_one_before_or_it_loads(tmp_path
         save_all(folder, 1)
         left = iter(range(len(points)))
 
-        def kill(point, left=left, fatal=fatal):
+        def kill(act, path, left=left, fatal=fatal):
             if next(left) == fatal:
                 raise Killed
 
@@ -175,6 +180,9 @@ def damage_flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+@pytest.mark.faults(
+    "shard flipped, cut, gone, a pickle, empty", how="by hand", expected="refused by name, the one before loads"
+)
 @pytest.mark.parametrize("name", ["shard_00000_of_00002.safetensors", "shard_00001_of_00002.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "pickle", "empty"])
 def test_a_broken_shard_is_refused_by_name_and_the_one_before_loads(name, damage, tmp_path):
@@ -210,6 +218,9 @@ class Exploit:
         return Path.touch, (self._canary,)
 
 
+@pytest.mark.faults(
+    "pickle or other arrays in place of a shard, sums right", how="by hand", expected="refused by name, never executed"
+)
 def test_a_shard_whose_sum_is_right_is_still_not_trusted(tmp_path):
     """The manifest and the file agree, and the file is a pickle, or has other arrays."""
     good = save_all(tmp_path, 1, hosts=1)
@@ -230,6 +241,7 @@ def test_a_shard_whose_sum_is_right_is_still_not_trusted(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.faults("any byte of a manifest changed", how="hypothesis", expected="refused, or holds together")
 @given(st.integers(0, 10**6), st.integers(0, 255))
 def test_a_manifest_with_any_byte_changed_is_refused_or_still_holds_together(at, byte):
     """It never raises anything but CheckpointError, whatever is in it."""

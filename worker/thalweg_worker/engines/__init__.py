@@ -9,9 +9,10 @@ from typing import Any
 
 from thalweg_worker.engines.emulated import EmulatedEngine
 from thalweg_worker.engines.numpy_engine import NumpyEngine
+from thalweg_worker.engines.planned import with_faults
 from thalweg_worker.engines.protocol import GradientEngine
 
-__all__ = ["GradientEngine", "make_engine"]
+__all__ = ["GradientEngine", "make_engine", "with_faults"]
 
 
 def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | None = None) -> GradientEngine:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome
 from thalweg_proto.deal import Hands
+from thalweg_proto.faults import NO_FAULTS, Faults
 from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.shares import share
@@ -96,11 +97,13 @@ class MeetingExchange:
     overwritten:  those of all microbatches whose gradients an update overwrites
     chunks:       the chunks of the held-out set that it evaluates
     push_s, apply_s: of the last step, in seconds (messages.StepRecord)
+    faults:       what is planned for this worker
     """
 
-    def __init__(self, connection: Connection, new_server_work: NewServerWork) -> None:
+    def __init__(self, connection: Connection, new_server_work: NewServerWork, faults: Faults = NO_FAULTS) -> None:
         """Maps what the server handed over."""
         self.connection = connection
+        self.faults = faults
         self.rank = connection.rank
         self.push_s = self.apply_s = 0.0
         self._alarm = select.poll()
@@ -192,8 +195,11 @@ class MeetingExchange:
 
     def arrive(self) -> Iterator[int]:
         """Says that this worker's gradients are there. The last one to say so gets what nobody has taken."""
+        step = self.board.version
+        self.faults.at("push.before", step)
         begin = perf_counter()
         self._last = self._rendezvous.arrive()
+        self.faults.at("push.after", step)
         self.push_s, self.apply_s = perf_counter() - begin, 0.0
         if self._last:
             mark = begin + self.push_s

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_proto import messages
+from thalweg_proto.faults import NO_FAULTS, Faults
 from thalweg_proto.messages import FromServer, Ready, Stop, Work
 from thalweg_proto.shared_memory import ServedPlan, ServedVectors
 from thalweg_worker.exchange.connection import Connection
@@ -32,11 +33,13 @@ class ServedExchange:
 
     chunks:  the chunks of the held-out set that this worker evaluates
     waited_s: how long it has waited for parameters, in all, in seconds
+    faults:  what is planned for this worker
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, faults: Faults = NO_FAULTS) -> None:
         """Maps what the server handed over."""
         self.connection = connection
+        self.faults = faults
         self.waited_s = 0.0
         welcome = connection.welcome
         self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)

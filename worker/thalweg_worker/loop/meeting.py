@@ -89,6 +89,7 @@ class _Loop:
         going = exchange.complete(meanwhile=partial(self._draw_ahead, step + 1))
         if going and board.version > step:
             waited_s = perf_counter() - begin - self._sample_s - self._compute_s - exchange.push_s
+            exchange.faults.at("push.acknowledged", step)
             exchange.connection.tell(
                 StepRecord(
                     rank=exchange.rank,

@@ -88,6 +88,7 @@ class _Loop:
         self._source = BatchSource(training, sampler, range(sampler.microbatches), ledger)
         self._sample_s = self._compute_s = self._push_s = 0.0
         self._bound: dict[tuple[int, ...], Callable[[], float]] = {}
+        self._pushed: int | None = None  # the step of the newest gradient that was announced whole
 
     def run(self) -> None:
         with contextlib.suppress(StoppedError):
@@ -105,6 +106,8 @@ class _Loop:
                 self._evaluate(message.version)
                 mark = perf_counter()
             elif isinstance(message, Work):
+                if self._pushed is not None:
+                    exchange.faults.at("push.acknowledged", self._pushed)
                 self._sample_s = self._compute_s = self._push_s = 0.0
                 self._compute(message)
                 mark = self._tell(message, mark)
@@ -158,9 +161,15 @@ class _Loop:
         return loss
 
     def _push(self, step: int, part: int, begin: int, loss: float) -> None:
+        whole = begin == 0
+        if whole:
+            self._exchange.faults.at("push.before", step)
         mark = perf_counter()
         self._exchange.final(step, part, begin, loss)
         self._push_s += perf_counter() - mark
+        if whole:
+            self._exchange.faults.at("push.after", step)
+            self._pushed = step
 
 
 class _InPlace(_Loop):
