@@ -58,6 +58,7 @@ def dies(at: tuple[int, int], *, when: str, once: threading.Event):
     return Dying
 
 
+@pytest.mark.faults("worker gone in a step, others take over", how="raised in its thread", expected="=bits")
 @pytest.mark.parametrize("of", SHAPES, ids=repr)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", [0, 3, STEPS - 1])
@@ -104,6 +105,7 @@ def dies_in(what: str, step: int, once: threading.Event) -> type[HostStep]:
     return Dying
 
 
+@pytest.mark.faults("worker gone in apply or publish, others take over", how="raised in its thread", expected="=bits")
 @pytest.mark.parametrize("of", SHAPES, ids=repr)
 @pytest.mark.parametrize(
     "what", ["before the sum of the losses", "before apply", "after apply", "before publish", "in publish"]
@@ -134,6 +136,7 @@ def test_others_join_in_the_place_of_the_dead(undisturbed, workers):
     same(run.join(), undisturbed())
 
 
+@pytest.mark.faults("all workers gone at once", how="raised in their threads", expected="=bits")
 def test_all_die_at_once(undisturbed):
     """The run stands still, and goes on with those that join."""
     dead = threading.Barrier(3, timeout=10)
@@ -150,6 +153,7 @@ def test_all_die_at_once(undisturbed):
     same(run.join(), undisturbed())
 
 
+@pytest.mark.faults("worker much slower than the others", how="it sleeps", expected="others help, =bits")
 def test_the_others_do_the_work_of_a_slow_worker(undisturbed):
     """One takes 30 ms for each microbatch, where the others take less than one: most of its are taken over, and the
     bits are the same."""

@@ -40,6 +40,7 @@ def alone():
     return {clip: train_locally(workers=1, engine=Poisoned, skip=True, clip_norm=clip) for clip in (0.0, 0.5)}
 
 
+@pytest.mark.faults("gradient becomes NaN, policy skip", how="engine", expected="skipped on all shards alike")
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
 @pytest.mark.parametrize("workers", [ONE_HOST, 3, (2,), TWO_HOSTS, THREE_HOSTS], ids=str)
 def test_the_same_steps_are_skipped_to_the_same_bits(workers, clip_norm, alone):
@@ -69,6 +70,9 @@ def test_where_nothing_is_skipped_the_bits_are_those_of_stop(workers):
     assert run.result.weights_sha256 == train_locally(workers=workers).result.weights_sha256
 
 
+@pytest.mark.faults(
+    "gradients become NaN ten times in a row, policy skip", how="engine", expected="failed, with advice"
+)
 @pytest.mark.parametrize("workers", [ONE_HOST, TWO_HOSTS], ids=str)
 def test_ten_in_a_row_end_the_run_with_advice(workers):
     """Steps 5 to 13 are skipped; nothing of step 14 is published."""

@@ -28,6 +28,7 @@ def kill_coordinator():
     process.wait(30)
 
 
+@pytest.mark.faults("command killed, on a cluster that is there", how="SIGKILL", expected="the run goes on, =bits")
 def test_a_run_whose_command_is_killed_goes_on_to_the_same_bits(started, watch, undisturbed):
     """kill -9 of the command: the run writes everything, and `thalweg watch` shows it, and how it ended."""
     command = started(*LONG)
@@ -48,6 +49,7 @@ def test_a_run_whose_command_is_killed_goes_on_to_the_same_bits(started, watch, 
     assert "succeeded" in again.output
 
 
+@pytest.mark.faults("coordinator killed", how="SIGKILL", expected="replaced, =bits")
 def test_a_coordinator_that_is_killed_is_replaced_and_the_run_ends_in_the_same_bits(started, undisturbed):
     """The command goes on showing; it counts as a failure, and checkpoints say the generation."""
     command = started(*LONG)
@@ -65,6 +67,7 @@ def test_a_coordinator_that_is_killed_is_replaced_and_the_run_ends_in_the_same_b
     assert json.loads((run.folder / "coordinator.json").read_text())["generation"] == 2
 
 
+@pytest.mark.faults("coordinator and command killed together", how="SIGKILL", expected="the run goes on, =bits")
 def test_coordinator_and_command_killed_together_leave_a_run_that_goes_on(started, watch, undisturbed):
     """Nothing that the new one needs has died with the command."""
     command = started(*LONG)
@@ -76,6 +79,7 @@ def test_coordinator_and_command_killed_together_leave_a_run_that_goes_on(starte
     assert seen.summary["weights_sha256"] == undisturbed(*LONG)
 
 
+@pytest.mark.faults("coordinator killed where no failure is allowed", how="SIGKILL", expected="failed, named")
 def test_where_no_failure_is_allowed_a_killed_coordinator_fails_the_run(started):
     """Exit status 1, and a summary that says so: it is not started for ever."""
     command = started("train.steps=10000000", "cluster.max_failures=0")
@@ -122,6 +126,7 @@ def test_who_only_watches_ends_nothing(endless, watch):
         assert watch(endless.folder).status == 130
 
 
+@pytest.mark.faults("command killed, on a cluster of its own", how="SIGKILL", expected="resumed =bits")
 def test_a_run_on_a_cluster_of_its_own_ends_with_its_command_and_can_be_resumed(job, tmp_path, watch, train):
     """Ray ends with who started it; `thalweg watch` then says what to type."""
     folder = tmp_path / "own"

@@ -34,6 +34,7 @@ def test_a_run_grows_when_others_leave_the_cluster(ray_address, started, undistu
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.faults("node of Ray removed and added", how="its host killed", expected="=bits")
 @needs_hosts
 def test_a_node_may_leave_and_come_back(tmp_path: Path):
     """Two hosts of one CPU; the second one dies, and is there again later: two workers, one, two, and the same bits."""

@@ -27,6 +27,7 @@ def account(folder) -> tuple[int, dict[str, int]]:
     return done.returncode, dict(zip(("samples", "steps", "epochs", "of", "again"), figures, strict=True))
 
 
+@pytest.mark.faults("workers and server killed, with a ledger", how="SIGKILL", expected="each sample once an epoch")
 def test_each_sample_once_an_epoch_though_workers_and_the_server_are_killed(started):
     """kill -9 of a worker, of the server, of all workers: three losses, each with a new process."""
     command = started(f"train.steps={STEPS}", "checkpoint.every_steps=100", "--ledger")
