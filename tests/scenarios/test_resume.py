@@ -40,6 +40,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(endless, train, resume):
     assert steps[-1] == step + 50
 
 
+@pytest.mark.faults("command and coordinator killed, nothing alive", how="SIGKILL", expected="resumed =bits")
 def test_a_run_of_which_nothing_is_alive_goes_on_from_its_last_checkpoint_to_the_same_bits(endless, train, resume):
     """kill -9 of the command, and the end of the coordinator, with whom Ray ends all others."""
     endless.kill()
