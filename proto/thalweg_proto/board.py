@@ -24,8 +24,21 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
-_VERSION, _OUTCOME, _EVALUATE, _STOP_ASKED, _COPIED, _PUSHED, _MEMBERS, _DEALT, _SKIPPED, _IN_A_ROW = range(10)
-_LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(10, 14)
+(
+    _VERSION,
+    _OUTCOME,
+    _EVALUATE,
+    _STOP_ASKED,
+    _COPIED,
+    _PUSHED,
+    _MEMBERS,
+    _DEALT,
+    _SKIPPED,
+    _IN_A_ROW,
+    _OPENED,
+    _OPENED_S,
+) = range(12)
+_LOSS, _GRADIENT_NORM, _PUBLISHED_S, _HEAD = range(12, 16)
 HISTORY: Final = 1024
 """Of so many versions it is known how they came about."""
 
@@ -47,7 +60,8 @@ class Board:
     order:   (V,) the microbatches that are dealt out (deal.py), the first `dealt` of it
     left:    (seats,) how many microbatches each has yet to begin, of those it was dealt
     finite:  (seats,) 1 where a worker's share of the next version is finite, 0 where it is not
-    busy_since: (seats,) when each began the piece of work that it is at (time.perf_counter); 0: it waits for others
+    busy_since: (seats,) when each began its newest piece of work (time.perf_counter); 0: it has none
+    arrived: (seats,) the rendezvous that each waits at, or waited at last, counted from 1
     piece_s: (seats,) how long each takes for a microbatch, in seconds (thalweg_worker/exchange/taking.py)
     squares: (chunks,) sum of the squares of the summed gradient, chunk by chunk, where the norm is wanted
     """
@@ -69,8 +83,9 @@ class Board:
         self.finite = fields[5].cast("q")
         self.busy_since = fields[6].cast("d")
         self.piece_s = fields[7].cast("d")
-        self._history = fields[8].cast("d")
-        self.squares: NDArray[np.float64] = np.frombuffer(fields[9], dtype=np.float64)
+        self.arrived = fields[8].cast("q")
+        self._history = fields[9].cast("d")
+        self.squares: NDArray[np.float64] = np.frombuffer(fields[10], dtype=np.float64)
 
     @property
     def version(self) -> int:
@@ -126,13 +141,31 @@ class Board:
         """The ranks of those who meet, by place."""
         return tuple(self._members[: self._whole[_MEMBERS]])
 
-    def seat(self, members: Sequence[int]) -> None:
-        """These meet from now on, whatever others did before."""
-        for place, rank in enumerate(members):
-            self._members[place] = rank
-        self._whole[_MEMBERS] = len(members)
+    def seat(self, members: Sequence[int], at_s: float) -> None:
+        """These meet from now on, `at_s` (time.perf_counter), whatever others did before."""
         for rank in range(len(self.finite)):
-            self.finite[rank], self.busy_since[rank] = 1, 0.0
+            self.finite[rank], self.busy_since[rank], self.arrived[rank] = 1, 0.0, 0
+        for place, rank in enumerate(members):
+            self._members[place], self.busy_since[rank] = rank, at_s
+        self._whole[_MEMBERS], self._whole[_OPENED], self._numbers[_OPENED_S] = len(members), 0, at_s
+
+    @property
+    def next_rendezvous(self) -> int:
+        """Number of the one that is to be opened next: it stays that as long as one who met has not arrived there."""
+        return self._whole[_OPENED] + 1
+
+    def open(self, at_s: float) -> None:
+        """The next rendezvous is about to be opened: from now on all who waited have work to do."""
+        self._numbers[_OPENED_S] = at_s
+        self._whole[_OPENED] += 1
+
+    def working_since(self) -> list[float]:
+        """By rank, since when each is at its piece of work; 0: it has none, or waits for others."""
+        opened, opened_s = self._whole[_OPENED], self._numbers[_OPENED_S]
+        return [
+            0.0 if since == 0 or arrived > opened else max(since, opened_s)
+            for since, arrived in zip(self.busy_since, self.arrived, strict=True)
+        ]
 
     @property
     def dealt(self) -> int:
@@ -209,7 +242,7 @@ class Board:
 
 def _parts(plan: MemoryPlan, seats: int) -> list[int]:
     """Words of the head and of each field after it."""
-    return [_HEAD, *[plan.microbatches] * 3, *[seats] * 5, 3 * HISTORY, plan.chunks]
+    return [_HEAD, *[plan.microbatches] * 3, *[seats] * 6, 3 * HISTORY, plan.chunks]
 
 
 def board_bytes(plan: MemoryPlan, seats: int) -> int:

@@ -52,7 +52,7 @@ class Host:
         self.steps = [
             HostStep(spec, plan, self.vectors, self.board, rank=r, copies=self.copies) for r in range(workers)
         ]
-        self.board.seat(range(workers))
+        self.board.seat(range(workers), at_s=0.0)
         for place, step in enumerate(self.steps):
             step.join(place, workers)
 

@@ -93,7 +93,7 @@ def door():
 def test_a_worker_learns_what_is_its_own(door):
     """Worker 1 of 2 gets microbatches 1 and 2 of 3, and chunks 2 to 4 of 5."""
     with join(door.address, rank=0), join(door.address, rank=1) as joined, MeetingExchange(joined, NoWork) as exchange:
-        exchange.board.seat((0, 1))
+        exchange.board.seat((0, 1), at_s=0.0)
         door.broadcast(messages.pack_begin())
         assert exchange.meet()
         assert (exchange.microbatches, exchange.chunks) == (range(1, 3), range(2, 5))

@@ -23,7 +23,7 @@ def boards():
 def test_what_one_writes_the_others_read(boards):
     """Every field, each with a value of its own, so that no two lie in the same place."""
     one, other = boards
-    one.seat([1])
+    one.seat([1], at_s=9.0)
     one.deal([2, 0, 3])
     one.losses[3], one.finite[1], one.busy_since[1], one.squares[2] = 0.25, 0, 3.5, 7.0
     one.done[2], one.left[0], one.piece_s[1] = 5, 6, 2.25
@@ -76,3 +76,20 @@ def test_a_step_counts_as_pushed_until_it_is_published(boards):
     assert other.pushed
     one.publish(1, Outcome.TRAIN, evaluate=False, at_s=1.0)
     assert not other.pushed
+
+
+def test_who_has_work_to_do_has_had_it_since_it_began_or_the_others_let_it(boards):
+    """Two meet. Who waits has none; when the rendezvous is opened both have, also the one that does not wake up."""
+    one, other = boards
+    one.seat([0, 1], at_s=1.0)
+    assert other.working_since() == [1.0, 1.0]
+    one.busy_since[0] = 2.0
+    one.arrived[0] = one.next_rendezvous
+    assert other.working_since() == [0.0, 1.0]
+    one.open(3.0)  # by rank 1, the last
+    assert other.working_since() == [3.0, 3.0]
+    one.busy_since[1] = 4.0
+    one.arrived[1] = one.next_rendezvous
+    assert other.working_since() == [3.0, 0.0]
+    one.busy_since[0] = 0.0  # it is done
+    assert other.working_since() == [0.0, 0.0]

@@ -64,7 +64,7 @@ def test_some_may_be_dealt_and_then_all_again(table):
     here = table(microbatches=5, seats=2)
     deal(here.fds, here.board, [0, 1])
     deal(here.fds, here.board, [1], [0, 3, 4])
-    here.board.seat([1])
+    here.board.seat([1], at_s=0.0)
     end = here.end()
     assert [end.take_first(1) for _ in range(4)] == [0, 3, 4, None]
     assert end.take_first(0) is None

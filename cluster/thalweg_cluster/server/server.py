@@ -184,7 +184,7 @@ class Server:
         # The update comes over some of the gradients.
         lost = self._plan.overwritten if board.pushed else ()
         missing = [m for m, step in enumerate(board.done) if step <= version or m in lost]
-        board.seat(members)
+        board.seat(members, perf_counter())
         deal(self._hands, board, members, missing)
         self._rendezvous.reset(len(members))
         self._catch_up()
@@ -282,11 +282,12 @@ class Server:
     def _end_who_hangs(self) -> None:
         """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""
         now = perf_counter()
-        for rank in self._leases.overdue(self._board.busy_since, now):
+        since = self._board.working_since()
+        for rank in self._leases.overdue(since, now):
             if rank in self._door.joined:
                 self._hung[rank] = (
                     f"it hung, and was killed: it was at one piece of work for "
-                    f"{now - self._board.busy_since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
+                    f"{now - since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
                 )
                 self._door.kill(rank)
 

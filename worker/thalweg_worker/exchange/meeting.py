@@ -190,7 +190,7 @@ class MeetingExchange:
         self.board.busy_since[self.rank] = perf_counter()
 
     def idle(self) -> None:
-        """Writes down that it has none, and may wait for as long as it takes."""
+        """Writes down that it has none, until it is told who meets."""
         self.board.busy_since[self.rank] = 0.0
 
     def arrive(self) -> Iterator[int]:
@@ -198,7 +198,7 @@ class MeetingExchange:
         step = self.board.version
         self.faults.at("push.before", step)
         begin = perf_counter()
-        self._last = self._rendezvous.arrive()
+        self._last = self._arrive()
         self.faults.at("push.after", step)
         self.push_s, self.apply_s = perf_counter() - begin, 0.0
         if self._last:
@@ -223,8 +223,16 @@ class MeetingExchange:
             begin = self.board.busy_since[self.rank] = perf_counter()
             work()
             self.apply_s += perf_counter() - begin
-            going = self._go_on(self._rendezvous.arrive(), once, meanwhile)
+            going = self._go_on(self._arrive(), once, meanwhile)
         return going
+
+    def _arrive(self) -> bool:
+        """Whether this worker is the last one; if not, it waits, and that is no hanging."""
+        number = self.board.next_rendezvous  # before others may open it
+        last = self._rendezvous.arrive()
+        if not last:
+            self.board.arrived[self.rank] = number
+        return last
 
     def _pushed(self) -> None:
         self._hands.deal()  # for the next step, while nobody takes any
@@ -234,10 +242,10 @@ class MeetingExchange:
         """The rest of a rendezvous after `arrive`; False where the server calls."""
         if last:
             once()
+            self.board.open(perf_counter())
             self._rendezvous.open()
             return True
         meanwhile()
-        self.idle()
         return self._rendezvous.wait()
 
     def _called(self) -> bool:
