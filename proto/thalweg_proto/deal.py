@@ -46,7 +46,7 @@ def deal(fds: Sequence[int], board: Board, members: Sequence[int], microbatches:
 
 
 def _put(fds: Sequence[int], board: Board, rank: int, hand: range) -> None:
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):  # one who died has it
         os.eventfd_read(fds[rank])
     board.left[rank] = len(hand)
     os.eventfd_write(fds[rank], _packed(hand.start, hand.stop))
@@ -68,42 +68,44 @@ class Hands:
         """Deals out all microbatches to those who meet."""
         deal(self._fds, self._board, self._board.members)
 
-    def take_first(self, rank: int) -> int | None:
-        """A microbatch from the front of a hand; None where it is empty, or the alarm was raised."""
-        return self._take(rank, last=False)
-
-    def take_last(self, rank: int) -> int | None:
-        """A microbatch from the back of a hand; None where it is empty, or the alarm was raised."""
-        return self._take(rank, last=True)
-
-    def _take(self, rank: int, *, last: bool) -> int | None:
-        board = self._board
-        packed = self._read(self._fds[rank]) if board.left[rank] else None
+    def take_first(self, rank: int, count: int = 1) -> list[int]:
+        """Microbatches from the front of a hand, up to `count`; none where it is empty, or the alarm was raised."""
+        packed = self._read(self._fds[rank]) if self._board.left[rank] else None
         if packed is None:
-            return None
-        begin, end = (packed - 1) >> _BITS, (packed - 1) & ((1 << _BITS) - 1)
-        taken = None
-        if begin < end and last:
-            end -= 1
-            taken = board.order[end]
-        elif begin < end:
-            taken = board.order[begin]
-            begin += 1
-        board.left[rank] = end - begin
+            return []
+        begin, end = _unpacked(packed)
+        cut = min(begin + count, end)
+        self._leave(rank, cut, end)
+        return self._board.order[begin:cut].tolist()
+
+    def take_last(self, rank: int) -> list[int]:
+        """The microbatch at the back of a hand; none where it is empty, or the alarm was raised."""
+        packed = self._read(self._fds[rank]) if self._board.left[rank] else None
+        if packed is None:
+            return []
+        begin, end = _unpacked(packed)
+        cut = max(begin, end - 1)
+        self._leave(rank, begin, cut)
+        return self._board.order[cut:end].tolist()
+
+    def _leave(self, rank: int, begin: int, end: int) -> None:
+        self._board.left[rank] = end - begin
         os.eventfd_write(self._fds[rank], _packed(begin, end))
-        return taken
 
     def _read(self, fd: int) -> int | None:
-        poll = None
-        while True:
+        try:
+            return os.eventfd_read(fd)
+        except BlockingIOError:  # somebody else has it just now
+            return self._wait(fd)
+
+    def _wait(self, fd: int) -> int | None:
+        poll = select.poll()
+        for each in (fd, self._alarm):
+            poll.register(each, select.POLLIN)
+        while any(ready == fd for ready, _ in poll.poll()):
             with contextlib.suppress(BlockingIOError):
                 return os.eventfd_read(fd)
-            if poll is None:  # somebody else has it just now
-                poll = select.poll()
-                for each in (fd, self._alarm):
-                    poll.register(each, select.POLLIN)
-            if all(ready != fd for ready, _ in poll.poll()):
-                return None
+        return None
 
     def close(self) -> None:
         for fd in self._fds:
@@ -113,3 +115,7 @@ class Hands:
 def _packed(begin: int, end: int) -> int:
     """As an eventfd holds it: 0 would be nothing."""
     return (begin << _BITS | end) + 1
+
+
+def _unpacked(packed: int) -> tuple[int, int]:
+    return (packed - 1) >> _BITS, (packed - 1) & ((1 << _BITS) - 1)

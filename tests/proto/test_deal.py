@@ -54,8 +54,8 @@ def test_a_hand_is_taken_from_both_ends(table):
     deal(here.fds, here.board, [0, 2])
     end = here.end()
     assert here.board.left.tolist() == [3, 0, 4]
-    assert [end.take_first(2), end.take_last(2), end.take_first(2), end.take_last(2)] == [3, 6, 4, 5]
-    assert (end.take_first(2), end.take_last(2), end.take_first(1)) == (None, None, None)
+    assert [end.take_first(2), end.take_last(2), end.take_first(2, 9)] == [[3], [6], [4, 5]]
+    assert (end.take_first(2), end.take_last(2), end.take_first(1)) == ([], [], [])
     assert here.board.left.tolist() == [3, 0, 0]
 
 
@@ -66,10 +66,10 @@ def test_some_may_be_dealt_and_then_all_again(table):
     deal(here.fds, here.board, [1], [0, 3, 4])
     here.board.seat([1], at_s=0.0)
     end = here.end()
-    assert [end.take_first(1) for _ in range(4)] == [0, 3, 4, None]
-    assert end.take_first(0) is None
+    assert [end.take_first(1, 2), end.take_first(1, 2), end.take_first(1, 2)] == [[0, 3], [4], []]
+    assert end.take_first(0) == []
     end.deal()
-    assert [end.take_first(1) for _ in range(6)] == [0, 1, 2, 3, 4, None]
+    assert end.take_first(1, 9) == [0, 1, 2, 3, 4]
 
 
 @given(
@@ -87,7 +87,7 @@ def test_each_is_taken_once_by_whoever_takes_it(microbatches, seats, moves):
     oracle = {rank: list(range(cuts[i], cuts[i + 1])) for i, rank in enumerate(members)}
     for last, rank in moves:
         hand = oracle.get(rank, [])
-        expected = (hand.pop() if last else hand.pop(0)) if hand else None
+        expected = [hand.pop() if last else hand.pop(0)] if hand else []
         if rank < seats:
             assert (end.take_last if last else end.take_first)(rank) == expected
     here.close()
@@ -100,8 +100,8 @@ def test_four_take_at_the_same_time_and_nothing_is_taken_twice(table):
     taken: list[list[int]] = [[] for _ in range(4)]
 
     def take(mine: list[int], end: Hands, rank: int, *, last: bool) -> None:
-        while (m := (end.take_last if last else end.take_first)(rank)) is not None:
-            mine.append(m)
+        while some := (end.take_last(rank) if last else end.take_first(rank, 3)):
+            mine.extend(some)
 
     threads = [
         threading.Thread(target=take, args=(mine, here.end(), i % 2), kwargs={"last": i > 1})
@@ -121,6 +121,6 @@ def test_who_dies_with_a_hand_does_not_hold_up_the_others_beyond_the_alarm(table
     os.eventfd_read(here.fds[0])  # and dies
     os.write(here.raise_alarm, b"!")
     end = here.end()
-    assert end.take_first(0) is None
+    assert end.take_first(0) == []
     deal(here.fds, here.board, [0], [2, 3])
-    assert end.take_first(0) == 2
+    assert end.take_first(0) == [2]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_worker.exchange.taking import OUT_MAX, OUT_S, Pace, SittingOut, helps, sits_out
+from thalweg_worker.exchange.taking import OUT_MAX, OUT_S, Pace, SittingOut, at_once, helps, sits_out
 
 SECONDS = st.floats(1e-6, 1e3)
 
@@ -27,6 +27,11 @@ SECONDS = st.floats(1e-6, 1e3)
 def test_who_is_done_helps_who_is_behind(left, piece_s, own_s, expected):
     """By hand, in seconds."""
     assert helps(left, piece_s, own_s) == expected
+
+
+def test_short_microbatches_are_taken_several_at_once():
+    """About a millisecond of them; one where that is longer, or not known."""
+    assert [at_once(own_s) for own_s in (0.0, 2e-4, 3e-4, 1e-3, 0.5)] == [1, 5, 3, 1, 1]
 
 
 def test_a_pace_is_that_of_the_best_of_the_newest_few():

@@ -31,7 +31,7 @@ from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.shares import share
 from thalweg_worker.exchange.connection import MEETING_FDS, Connection
-from thalweg_worker.exchange.taking import OUT_S, Pace, SittingOut, helps, sits_out
+from thalweg_worker.exchange.taking import OUT_S, Pace, SittingOut, at_once, helps, sits_out
 
 
 class ServerWork(Protocol):
@@ -150,40 +150,42 @@ class MeetingExchange:
         """Where the gradient of `microbatch` for this step goes, by name, new writable views."""
         return self.connection.layout.views(self._vectors.gradient(self.board.version, microbatch))
 
-    def take(self) -> Iterator[int]:
-        """The microbatches that this worker computes in this step, one after the other; each is computed before the
-        next one is asked for. It ends early where the server calls."""
+    def take(self) -> Iterator[list[int]]:
+        """The microbatches that this worker computes in this step, some at a time; these are computed before the next
+        ones are asked for. It ends early where the server calls."""
         board, rank, mark = self.board, self.rank, perf_counter()
         if self._sitting_out.this_step(self._slow()):
             board.piece_s[rank] = OUT_S
         else:
             board.piece_s[rank] = self._own_s
-            while not self._called() and (m := self._hands.take_first(rank)) is not None:
-                mark = yield from self._computed(m, mark)
-        while not self._called() and (m := self._from_others()) is not None:
-            mark = yield from self._computed(m, mark)
+            count = at_once(self._own_s)
+            while board.left[rank] and not self._called() and (some := self._hands.take_first(rank, count)):
+                mark = yield from self._computed(some, mark)
+        while any(map(board.left.__getitem__, self._others)) and not self._called() and (some := self._from_others()):
+            mark = yield from self._computed(some, mark)
 
-    def _computed(self, m: int, begin: float) -> Generator[int, None, float]:
+    def _computed(self, some: list[int], begin: float) -> Generator[list[int], None, float]:
         board, rank = self.board, self.rank
         board.busy_since[rank] = begin
-        yield m
+        yield some
         end = perf_counter()
-        board.done[m] = board.version + 1
-        board.piece_s[rank] = self._own_s = self._pace.took(end - begin)
+        for m in some:
+            board.done[m] = board.version + 1
+        board.piece_s[rank] = self._own_s = self._pace.took((end - begin) / len(some))
         return end
 
     def _slow(self) -> bool:
         board = self.board
         return sits_out(self._own_s, [board.piece_s[each] for each in self._others], sum(board.left))
 
-    def _from_others(self) -> int | None:
+    def _from_others(self) -> list[int]:
         board = self.board
         for other in self._others:
             if helps(board.left[other], board.piece_s[other], self._own_s):
-                m = self._hands.take_last(other)
-                if m is not None:
-                    return m
-        return None
+                some = self._hands.take_last(other)
+                if some:
+                    return some
+        return []
 
     def busy(self) -> None:
         """Writes down that this worker begins a piece of work."""
@@ -193,9 +195,9 @@ class MeetingExchange:
         """Writes down that it has none, until it is told who meets."""
         self.board.busy_since[self.rank] = 0.0
 
-    def arrive(self) -> Iterator[int]:
+    def arrive(self) -> Iterator[list[int]]:
         """Says that this worker's gradients are there. The last one to say so gets what nobody has taken."""
-        step = self.board.version
+        board, step = self.board, self.board.version
         self.faults.at("push.before", step)
         begin = perf_counter()
         self._last = self._arrive()
@@ -204,8 +206,8 @@ class MeetingExchange:
         if self._last:
             mark = begin + self.push_s
             for rank in (self.rank, *self._others):
-                while not self._called() and (m := self._hands.take_first(rank)) is not None:
-                    mark = yield from self._computed(m, mark)
+                while board.left[rank] and not self._called() and (some := self._hands.take_first(rank)):
+                    mark = yield from self._computed(some, mark)
 
     def complete(self, meanwhile: Callable[[], None]) -> bool:
         """After `arrive`; returns when the next version is there, or will not be made by those who meet now.

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 MUCH = 2.0
 NEW_S = 2e-4
 """What another's microbatch costs beyond one's own: its samples are not worked out yet."""
+TAKEN_S = 1e-3
+"""For about so long a worker takes microbatches at once from its own: taking has its cost, too."""
 OUT_MAX = 64
 """Steps that a slow worker sits out at most before it tries again."""
 OUT_S = math.inf
@@ -39,6 +41,11 @@ class Pace:
         """Its newest one took so long; returns its pace, in seconds."""
         self._newest.append(seconds)
         return min(self._newest)
+
+
+def at_once(own_s: float) -> int:
+    """How many of its own microbatches a worker takes at once; `own_s`: its pace, 0: not known."""
+    return max(1, int(TAKEN_S / own_s)) if own_s > 0 else 1
 
 
 def helps(left: int, piece_s: float, own_s: float) -> bool:

@@ -82,10 +82,10 @@ class _Loop:
         self._computed = 0
         self._compute_s = self._sample_s = 0.0
         begin = perf_counter()
-        for m in exchange.take():
-            self._compute(step, m)
-        for m in exchange.arrive():
-            self._compute(step, m)
+        for taken in (exchange.take, exchange.arrive):
+            for some in taken():
+                for m in some:
+                    self._compute(step, m)
         going = exchange.complete(meanwhile=partial(self._draw_ahead, step + 1))
         if going and board.version > step:
             waited_s = perf_counter() - begin - self._sample_s - self._compute_s - exchange.push_s
