@@ -29,13 +29,13 @@ def account(folder) -> tuple[int, dict[str, int]]:
 
 @pytest.mark.faults("workers and server killed, with a ledger", how="SIGKILL", expected="each sample once an epoch")
 def test_each_sample_once_an_epoch_though_workers_and_the_server_are_killed(started):
-    """kill -9 of a worker, of the server, of all workers: three losses, each with a new process."""
-    command = started(f"train.steps={STEPS}", "checkpoint.every_steps=100", "--ledger")
+    """kill -9 of a worker, of the server, of all workers: four losses, each with a new process."""
+    command = started(f"train.steps={STEPS}", "checkpoint.every_steps=100", "cluster.max_failures=4", "--ledger")
     for victims in (["Worker"], ["ServerActor"], ["Worker", "Worker"]):
         for name, process in zip(victims, actors(victims[0]), strict=False):
             assert process.cmdline()[0].startswith(f"ray::{name}")
             process.kill()
-        until(command, "going on after step")
+        until(command, "lost ")
         until(command, "step ")
     run = ended(command)
     assert run.status == 0, run.output
