@@ -29,27 +29,20 @@ def write(folder: Path, *faults: Fault) -> PlannedFaults:
     return PlannedFaults(Plan(faults=faults), folder / "out" / "faults.jsonl")
 
 
-@pytest.fixture(scope="module")
-def bits() -> dict[tuple[str, ...], str]:
-    """weights_sha256 of a job when nothing happens, once it is known."""
-    return {}
-
-
 @pytest.fixture
-def same(train, bits, tmp_path) -> Callable[..., float]:
+def same(train, undisturbed, tmp_path) -> Callable[..., float]:
     """`same(JOB, fault, ...)` runs a job to the bits that it has without these faults, all of which fire; how many
     seconds lie between the first and the last."""
 
     def run(job: tuple[str, ...], *faults: Fault) -> float:
-        if job not in bits:
-            bits[job] = train(*job, out="undisturbed").summary["weights_sha256"]
+        expected = undisturbed(*job)
         planned = write(tmp_path, *faults)
         done = train(*job, f"--faults={tmp_path / 'plan.toml'}")
         assert done.status == 0, done.output
         assert done.summary["faults"] == planned.report()
         assert all(told["fired"] for told in planned.report()), planned.report()
         assert f"{len(faults)} of {len(faults)} planned faults fired" in done.output
-        assert done.summary["weights_sha256"] == bits[job]
+        assert done.summary["weights_sha256"] == expected
         fired = [json.loads(line)["at_s"] for line in planned.record.read_text().splitlines()]
         return fired[-1] - fired[0]
 
@@ -101,10 +94,9 @@ def test_a_server_that_dies_at_any_point_of_a_checkpoint_leaves_no_trace(same, t
 
 @pytest.mark.faults("bit flipped in a checkpoint as it is written", how="plan: {id}", expected="refused by name, =bits")
 @pytest.mark.parametrize("point", ["shard.written", "manifest.written"])
-def test_a_checkpoint_that_was_spoilt_is_not_gone_on_from(point, train, bits, tmp_path):
+def test_a_checkpoint_that_was_spoilt_is_not_gone_on_from(point, train, undisturbed, tmp_path):
     """Of two, the newer is spoilt, and then the server dies: the run goes on from the older."""
-    if JOB not in bits:
-        bits[JOB] = train(*JOB, out="undisturbed").summary["weights_sha256"]
+    expected = undisturbed(*JOB)
     write(
         tmp_path,
         Fault(do="corrupt", at=point, server=0, step=60),
@@ -114,7 +106,7 @@ def test_a_checkpoint_that_was_spoilt_is_not_gone_on_from(point, train, bits, tm
     assert run.status == 0, run.output
     assert "warning not used: checkpoint_000060: " in run.output
     assert "going on after step 40 of 120" in run.output
-    assert run.summary["weights_sha256"] == bits[JOB]
+    assert run.summary["weights_sha256"] == expected
 
 
 @pytest.mark.faults("gradient becomes NaN, with a job", how="plan: gradient.after", expected="failed, nothing repeated")

@@ -139,7 +139,7 @@ def _lines_until(lines: bytes, step: int) -> bytes:
 
 def steps_published(folder: Path) -> int:
     """How many steps the run in `folder` had published when it ended. InputError where it has not ended."""
-    summary = folder / "summary.json"
+    summary = folder / SUMMARY
     expected = "the summary of a run that has ended"
     try:
         steps = json.loads(summary.read_bytes())["steps"]
