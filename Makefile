@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Tests that run the real thing wait for processes and connections most of the time: one more than there are cores.
+PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
+TOGETHER := -n $(PYTEST_JOBS) --dist worksteal
 
 .PHONY: train test test-slow faults bench bench-net lint types protos protos-check wheel compare clean help
 
@@ -14,10 +17,10 @@ train: $(VENV)/.train  ## train a small network on handwritten digits, with two 
 	$(BIN)/thalweg train cluster/jobs/digits.toml
 
 test: $(VENV)/.dev    ## the tests, but for those that take minutes
-	$(BIN)/pytest
+	$(BIN)/pytest $(TOGETHER)
 
 test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minutes, on real Ray
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(TOGETHER)
 
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
 	$(BIN)/pytest -m faults --faults-table $(if $(OUT),--faults-out $(OUT))

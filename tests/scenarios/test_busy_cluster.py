@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from tests.scenarios.conftest import CPUS, environment
 
 OTHERS = 3
@@ -45,6 +46,7 @@ def busy(address: str) -> Iterator[subprocess.Popen[str]]:
         holder.communicate("\n")
 
 
+@pytest.mark.slow
 def test_a_cluster_without_room_is_named_and_given_back(ray_address, train, job, tmp_path):
     """The error says how many CPUs are needed, there and free; nothing is left of the run, and later it has room."""
     command = [sys.executable, "-c", IMPATIENT, "train", str(job), "--set", "cluster.workers=2"]

@@ -28,6 +28,7 @@ def test_every_command_is_known_to_this_test():
     assert "make train" in (REPOSITORY / ".ci" / "run").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "session", [session for session in SESSIONS if any(command.startswith("thalweg ") for command in session)], ids=str
 )

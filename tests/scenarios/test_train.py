@@ -23,6 +23,7 @@ CONTRACT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_the_weights(train):
     """1, 2, 3 and 4 workers end in one weights_sha256."""
     runs = [train(f"cluster.workers={workers}", out=f"out{workers}") for workers in (1, 2, 3, 4)]
@@ -31,8 +32,9 @@ def test_the_number_of_workers_does_not_change_the_weights(train):
     assert [run.summary["workers"] for run in runs] == [1, 2, 3, 4]
 
 
-def test_a_run_leaves_the_files_of_the_contract(train):
-    """summary.json has every key, and agrees with metrics.jsonl, job.toml and weights.safetensors."""
+def test_a_run_leaves_the_files_of_the_contract(train, resume):
+    """summary.json has every key, and agrees with metrics.jsonl, job.toml and weights.safetensors. Its job.toml, run
+    again from there with another number of workers and in two parts, ends in the same weights."""
     run = train()
     summary = run.summary
     assert summary.keys() >= CONTRACT
@@ -50,13 +52,11 @@ def test_a_run_leaves_the_files_of_the_contract(train):
     data = b"".join(weights[name].tobytes() for name in sorted(weights))
     assert hashlib.sha256(data).hexdigest() == summary["weights_sha256"]
 
-
-def test_a_job_written_by_a_run_repeats_it(train):
-    """Training job.toml of a run, from another folder, ends in the same weights."""
-    first = train()
-    again = train(file=first.folder / "job.toml", out="again")
+    begun = train("train.steps=30", "cluster.workers=3", file=run.folder / "job.toml", out="again")
+    assert begun.status == 0, begun.output
+    again = resume(begun.folder, "train.steps=60", "cluster.workers=1")
     assert again.status == 0, again.output
-    assert again.summary["weights_sha256"] == first.summary["weights_sha256"]
+    assert again.summary["weights_sha256"] == summary["weights_sha256"]
 
 
 def test_files_named_like_our_packages_do_no_harm(train, tmp_path):
@@ -84,7 +84,7 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(train):
     assert not (run.folder / "summary.json").exists()
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_keeps_its_results_and_leaves_no_process(endless, sign):
     """Ctrl-C or SIGTERM: exit status 130, state cancelled, weights of the last step, no actor left."""
     endless.send_signal(sign)
