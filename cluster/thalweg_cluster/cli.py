@@ -35,6 +35,15 @@ WithLedger = Annotated[
     bool, typer.Option("--ledger", help="Write down which samples go into which step, in DIR/ledger.")
 ]
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the job file, e.g. train.steps=100. May be given several times.",
+    ),
+]
+
 Faults = Annotated[
     Path | None,
     typer.Option("--faults", metavar="PLAN.toml", help="Let what this file says go wrong.", show_default=False),
@@ -98,14 +107,7 @@ def thalweg() -> None:
 @app.command()
 def train(
     job: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.", show_default=False)],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Override a key of the job file, e.g. train.steps=100. May be given several times.",
-        ),
-    ] = None,
+    set_: Set = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -202,6 +204,82 @@ def watch(
             console.print(f"no longer watching; the run in {folder} goes on", highlight=False, soft_wrap=True)
             status = EXIT_INTERRUPTED
         raise typer.Exit(status)
+
+
+@app.command()
+def scale(
+    job: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.", show_default=False)],
+    workers: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of workers.")] = "1,2,4",
+    modes: Annotated[
+        str | None,
+        typer.Option(metavar="MODE,...", help="Of sync, ssp, async. Default: the job's.", show_default=False),
+    ] = None,
+    wires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WIRE,...", help="Of float32, bfloat16, int8, topk. Default: the job's.", show_default=False
+        ),
+    ] = None,
+    hosts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Over how many hosts workers are spread. Default: as Ray likes.", show_default=False
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each configuration runs, in shuffled order.")] = 3,
+    weak: Annotated[
+        bool,
+        typer.Option(
+            "--weak/--strong", help="The job's batch is that of one worker, and grows with them; or of all together."
+        ),
+    ] = False,
+    target_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LOSS", help="Tell after which time and how many samples it is reached.", show_default=False
+        ),
+    ] = None,
+    emulate_compute: Annotated[
+        str | None,
+        typer.Option(
+            metavar="20ms",
+            help="Microbatches take this long and compute nothing: the system alone, with more workers than cores.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Set = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for runs and results. Default: runs/scale/NAME. To go on, the same again.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure how a job scales: samples/s, speed-up, efficiency, and where they are lost."""
+    from thalweg_proto.job import load_job
+
+    with reported():
+        draft = load_job(job, set_ or [])
+        from thalweg_cluster.experiments.grid import asked
+
+        experiment = asked(
+            draft.job,
+            workers=workers,
+            modes=modes,
+            wires=wires,
+            hosts=hosts,
+            repeats=repeats,
+            weak=weak,
+            target_loss=target_loss,
+            emulate_compute=emulate_compute,
+        )
+        from thalweg_cluster.experiments.scale import scale as run
+
+        address, _ = where()
+        folder = out or Path("runs", "scale", draft.job.name if draft.right("name") else "")
+        raise typer.Exit(run(draft, experiment, folder, Console(), address=address))
 
 
 @app.command()

@@ -24,7 +24,7 @@ from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
-SUMMARY, RECORD = "summary.json", "coordinator.json"
+SUMMARY, RECORD, METRICS = "summary.json", "coordinator.json", "metrics.jsonl"
 
 
 def check_folder(path: Path) -> list[Problem]:
@@ -83,7 +83,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """The run goes on after step `step`: what metrics.jsonl says of later steps is removed."""
-        metrics = self.path / "metrics.jsonl"
+        metrics = self.path / METRICS
         kept = _lines_until(metrics.read_bytes(), step) if step and metrics.is_file() else b""
         if kept:
             self._write(metrics.name, kept)
@@ -102,7 +102,7 @@ class RunFolder:
         """A line of metrics.jsonl for each row."""
         lines = [json.dumps(dataclasses.asdict(row)) + "\n" for row in rows]
         if lines:
-            with (self.path / "metrics.jsonl").open("a") as stream:
+            with (self.path / METRICS).open("a") as stream:
                 stream.writelines(lines)
 
     def write_weights(self, layout: Layout, flat: NDArray[np.float32]) -> None:

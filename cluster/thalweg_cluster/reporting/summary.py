@@ -53,6 +53,7 @@ def summarise(
         "step_ms": result.step_ms if result else {"p50": 0.0, "p95": 0.0, "max": 0.0},
         "phase_ms": result.phase_ms if result else {"sample": 0.0, "compute": 0.0, "push": 0.0, "wait": 0.0},
         "apply_ms": result.apply_ms if result else 0.0,
+        "by_worker": result.by_worker if result else [],
         "train_loss": result.train_loss if result else None,
         "eval": result.evaluation if result else None,
         "weights_sha256": result.weights_sha256 if result else None,

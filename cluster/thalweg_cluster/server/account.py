@@ -19,12 +19,9 @@ from numpy.typing import NDArray
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.evaluation import EvaluationResult, Evaluations
 from thalweg_cluster.server.spec import Row, RunResult, Snapshot
-from thalweg_cluster.server.telemetry import Telemetry
+from thalweg_cluster.server.telemetry import WARM_UP_STEPS, Telemetry
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.messages import Evaluated
-
-WARM_UP_STEPS = 10
-"""Left out of samples_per_s: caches, clocks and buffers are still cold."""
 
 
 class Account:
@@ -181,6 +178,7 @@ class Account:
             step_ms=telemetry.step_ms(),
             phase_ms=telemetry.phase_means_ms(),
             apply_ms=telemetry.apply_durations.mean_ms,
+            by_worker=telemetry.by_worker(),
             train_loss=known(telemetry.loss),
             evaluation=self._evaluation._asdict() if self._evaluation else None,
             weights_sha256=weights_sha256,

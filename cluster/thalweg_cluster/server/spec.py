@@ -78,6 +78,7 @@ class RunResult:
 
     began_at: when the first step began, in seconds since 1970; None where none did
     apply_ms: mean time of a worker's share of sum and update; within `wait` of phase_ms
+    by_worker: where the time of each worker's steps went, by rank (telemetry.WorkerTimes)
     skipped: steps that were not finite, and left the parameters as they were
     staleness: {"mean": ..., "max": ...} of all pushes
     checkpoints: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is none
@@ -93,6 +94,7 @@ class RunResult:
     step_ms: dict[str, float]
     phase_ms: dict[str, float]
     apply_ms: float
+    by_worker: list[dict[str, float]]
     train_loss: float | None
     evaluation: dict[str, float | None] | None
     weights_sha256: str
@@ -115,6 +117,7 @@ class RunResult:
             step_ms={"p50": 0.0, "p95": 0.0, "max": 0.0},
             phase_ms={"sample": 0.0, "compute": 0.0, "push": 0.0, "wait": 0.0},
             apply_ms=0.0,
+            by_worker=[],
             train_loss=None,
             evaluation=None,
             weights_sha256=weights_sha256,

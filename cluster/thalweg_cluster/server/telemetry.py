@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from thalweg_cluster.consistency.verdict import Verdict
 
 PHASES = ("sample", "compute", "push", "wait")
+WARM_UP_STEPS = 10
+"""Left out of samples_per_s and of the times by worker: caches, clocks and buffers are still cold."""
 CHECKPOINT_RESULTS = ("saved", "failed", "skipped")
 BUCKET_BOUNDS_S = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
@@ -95,6 +97,49 @@ class Staleness:
         return {"mean": self.sum / self.count if self.count else 0.0, "max": self.max}
 
 
+class WorkerTimes:
+    """Where the time of one worker's steps went; those of the warm-up left out."""
+
+    PARTS = (*PHASES, "apply")
+
+    def __init__(self) -> None:
+        self.steps = self.microbatches = 0
+        self._sums_s = dict.fromkeys(self.PARTS, 0.0)
+        # Of the steps with microbatches: how many, their time, and the square of a step's mean time for a microbatch,
+        # times its microbatches.
+        self._working = 0
+        self._busy_s = self._squares = 0.0
+
+    def add(self, records: NDArray[np.void]) -> None:
+        """Counts steps: STEP_DTYPE."""
+        self.steps += len(records)
+        for part in self.PARTS:
+            self._sums_s[part] += float(records[f"{part}_s"].sum())
+        some = records[records["microbatches"] > 0]
+        self.microbatches += int(some["microbatches"].sum())
+        busy_s = some["sample_s"] + some["compute_s"]
+        self._working += len(some)
+        self._busy_s += float(busy_s.sum())
+        self._squares += float((np.square(busy_s) / some["microbatches"]).sum())
+
+    def summary(self) -> dict[str, float]:
+        """Means in milliseconds; of a microbatch (drawing, forward and backward) also the standard deviation.
+
+        What is known of a step is its mean over k microbatches, whose variance is that of one divided by k; so k times
+        the squared deviation, averaged over the steps, is the variance of one.
+        """
+        steps, microbatches = max(self.steps, 1), max(self.microbatches, 1)
+        mean_s = self._busy_s / microbatches
+        variance = max(self._squares - microbatches * mean_s**2, 0.0) / max(self._working, 1)
+        return {
+            "steps": self.steps,
+            "microbatches": self.microbatches,
+            **{f"{part}_ms": 1e3 * self._sums_s[part] / steps for part in self.PARTS},
+            "microbatch_ms": 1e3 * mean_s,
+            "microbatch_sd_ms": 1e3 * variance**0.5,
+        }
+
+
 class WireBytes:
     """Bytes of the messages with tensors between one host and the others, as they are handed to gRPC and by it.
 
@@ -136,6 +181,7 @@ class Telemetry:
     taken_over:                    microbatches that a worker computed in place of the one that they were dealt to
     pace_s:                        how long each worker takes for a microbatch, by rank; infinity: it sits out
     skipped:                       steps of this run that left the parameters as they were
+    worker_times:                  where the time of each worker's steps went, by rank
     wire:                          by host, where there are several: this one's, and on the lead what others told last
     """
 
@@ -165,6 +211,7 @@ class Telemetry:
     taken_over: int = 0
     pace_s: Mapping[int, float] = field(default_factory=dict)
     skipped: int = 0
+    worker_times: dict[int, WorkerTimes] = field(default_factory=dict)
     wire: dict[int, WireBytes] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -174,6 +221,8 @@ class Telemetry:
             for phase, durations in self.phases.items():
                 durations.add(records[f"{phase}_s"])
             self.apply_durations.add(records["apply_s"])
+            times = self.worker_times.setdefault(int(records["rank"][0]), WorkerTimes())
+            times.add(records[records["step"] >= self.first + WARM_UP_STEPS])
 
     def pushed(self, verdict: Verdict, staleness: int = 0, pushes: int = 1) -> None:
         """Counts pushes."""
@@ -233,6 +282,10 @@ class Telemetry:
     def phase_means_ms(self) -> dict[str, float]:
         """Mean time of each phase in a worker's step, in milliseconds."""
         return {name: durations.mean_ms for name, durations in self.phases.items()}
+
+    def by_worker(self) -> list[dict[str, float]]:
+        """Where the time of each worker's steps went (WorkerTimes.summary), by rank."""
+        return [{"rank": rank, **times.summary()} for rank, times in sorted(self.worker_times.items())]
 
     def step_ms(self) -> dict[str, float]:
         """p50, p95 and max of the duration of a step, in milliseconds."""

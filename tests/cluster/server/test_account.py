@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from thalweg_cluster.consistency import Verdict
-from thalweg_cluster.server.account import WARM_UP_STEPS, Account
+from thalweg_cluster.server.account import Account
+from thalweg_cluster.server.telemetry import WARM_UP_STEPS
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.messages import Evaluated
 

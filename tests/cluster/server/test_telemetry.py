@@ -59,6 +59,24 @@ def test_phases_count_for_each_worker():
     assert t.phase_means_ms() == pytest.approx({"sample": 1.5, "compute": 0.0, "push": 0.0, "wait": 1.5})
 
 
+def test_the_times_of_each_worker_leave_the_warm_up_out():
+    """By hand: 10 steps of another worker's pace are left out, and of 3 and 1 ms for 2 microbatches each, one takes 1
+    ms; the deviation of a step's mean is 0.5 ms, that of a microbatch the square root of 2 times as much."""
+    t = telemetry()
+    t.heard(records(*range(10), rank=1, compute_s=9.0))
+    t.heard(records(10, 12, rank=1, compute_s=0.002, sample_s=0.001, apply_s=0.0005, wait_s=0.002))
+    t.heard(records(11, 13, rank=1, compute_s=0.001))
+    t.heard(records(10, rank=0, compute_s=0.004, microbatches=0))
+    idle, busy = t.by_worker()
+    assert busy == pytest.approx(
+        {
+            "rank": 1, "steps": 4, "microbatches": 8, "sample_ms": 0.5, "compute_ms": 1.5, "push_ms": 0, "wait_ms": 1,
+            "apply_ms": 0.25, "microbatch_ms": 1.0, "microbatch_sd_ms": 0.5 * 2**0.5,
+        }
+    )  # fmt: skip
+    assert (idle["rank"], idle["compute_ms"], idle["microbatches"], idle["microbatch_ms"]) == (0, 4.0, 0, 0.0)
+
+
 def stepped(t: Telemetry, steps: int, published_s: list[float], gradient_norm: float = math.nan) -> None:
     n = len(published_s)
     t.stepped(steps, np.full(n, 0.5), np.full(n, gradient_norm), np.array(published_s))
