@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -83,6 +84,26 @@ def test_an_insecure_run_is_the_same_without_tls(train):
     assert len({run.summary["weights_sha256"] for run in runs}) == 1
     assert [(run.folder / "ca.pem").exists() for run in runs] == [True, False]
     assert "PRIVATE" not in (runs[0].folder / "ca.pem").read_text()
+
+
+def test_an_experiment_over_hosts_and_wires(hosts, cluster, tmp_path):
+    """`thalweg scale`: workers are where they should be, the wire is told apart, and bfloat16 is not exact."""
+    (tmp_path / "job.toml").write_text(JOB)
+    words = ["--workers", "2", "--hosts", "1,2", "--wires", "float32,bfloat16", "--repeats", "1"]
+    done = hosts[0].run(
+        [sys.executable, "-m", "thalweg_cluster.cli", "scale", "job.toml", *words, "--out", "scale"],
+        cwd=tmp_path,
+        env=cluster.environment,
+        check=False,
+        timeout_s=300.0,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "scale" / "scaling.json").read_text())["configurations"]
+    told = {(row["hosts"], row["wire"]): row for row in rows}
+    assert [row["failed"] for row in rows] == [0] * 4
+    assert [told[hosts, "float32"]["split_ms"]["wire"] > 0 for hosts in (1, 2)] == [False, True]
+    assert told[1, "float32"]["weights_sha256"] == told[2, "float32"]["weights_sha256"]
+    assert told[2, "float32"]["weights_sha256"] != told[2, "bfloat16"]["weights_sha256"]
 
 
 # The README's client, with what the README says instead of its `connect`.
