@@ -135,9 +135,8 @@ def read_run(out: Path, configuration: Configuration, repeat: int) -> Run:
     summary: Mapping[str, Any] = json.loads((folder / SUMMARY).read_text())
     hosts = configuration.series.hosts
     if hosts is not None and summary["hosts"] != hosts:
-        raise ValueError(
-            f"expected workers on {hosts} hosts; found {summary['hosts']}: Ray had no room for another way"
-        )
+        expected = "1 host" if hosts == 1 else f"{hosts} hosts"
+        raise ValueError(f"expected workers on {expected}; found them on {summary['hosts']}: Ray had no other room")
     if not summary["samples_per_s"] > 0:
         raise ValueError(f"expected more steps than those of the warm-up; found {summary['steps']}: train longer")
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
