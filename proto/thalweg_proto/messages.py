@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import ProtocolError
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 
@@ -83,12 +83,19 @@ class PartFinal(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Server to worker: compute the parts [begin, end) of step `step`, on version `version` of the parameters."""
+    """Server to worker: compute the parts [begin, end) of step `step`, on version `version` of the parameters.
+
+    gradient: where that of part `begin` goes, among those in the memory of this host; those of the others follow
+    until:    only the elements [0, until) of each may be written, and told of: the server has the rest, from one who is
+              gone
+    """
 
     step: int
     version: int
     begin: int
     end: int
+    gradient: int
+    until: int
 
 
 class Ready(NamedTuple):
@@ -99,9 +106,11 @@ class Ready(NamedTuple):
 
 
 class Evaluate(NamedTuple):
-    """Server to worker: evaluate your chunks of the held-out set, as version `version`."""
+    """Server to worker: evaluate the chunks [begin, end) of the held-out set, as version `version`."""
 
     version: int
+    begin: int
+    end: int
 
 
 class Finish(NamedTuple):
@@ -131,9 +140,9 @@ class Stop(NamedTuple):
 _STEP = struct.Struct("<BxHIQ8d")
 _EVALUATED = struct.Struct("<BxxxIQQqd")
 _FINAL = struct.Struct("<BxxxIQQd")
-_WORK = struct.Struct("<BxxxIIxxxxQQ")
+_WORK = struct.Struct("<BxxxIIIQQQ")
 _READY = struct.Struct("<BxxxxxxxQQ")
-_EVALUATE = struct.Struct("<BxxxxxxxQ")
+_EVALUATE = struct.Struct("<BxxxIIxxxxQ")
 _COPY = struct.Struct("<BxxxxxxxQ")
 _BARE = struct.Struct("<B")
 # The step record for NumPy, so that many can be read at once.
@@ -186,8 +195,8 @@ def pack_final(message: PartFinal) -> bytes:
 
 
 def pack_work(message: Work) -> bytes:
-    step, version, begin, end = message
-    return _WORK.pack(_KIND_WORK, begin, end, step, version)
+    step, version, begin, end, gradient, until = message
+    return _WORK.pack(_KIND_WORK, begin, end, gradient, step, version, until)
 
 
 def pack_ready(message: Ready) -> bytes:
@@ -195,7 +204,8 @@ def pack_ready(message: Ready) -> bytes:
 
 
 def pack_evaluate(message: Evaluate) -> bytes:
-    return _EVALUATE.pack(_KIND_EVALUATE, *message)
+    version, begin, end = message
+    return _EVALUATE.pack(_KIND_EVALUATE, begin, end, version)
 
 
 def pack_finish() -> bytes:
@@ -257,10 +267,11 @@ def unpack_from_server(record: bytes) -> FromServer:
     if kind == _KIND_READY and len(record) == _READY.size:
         return Ready(*_READY.unpack(record)[1:])
     if kind == _KIND_WORK and len(record) == _WORK.size:
-        _, begin, end, step, version = _WORK.unpack(record)
-        return Work(step, version, begin, end)
+        _, begin, end, gradient, step, version, until = _WORK.unpack(record)
+        return Work(step, version, begin, end, gradient, until)
     if kind == _KIND_EVALUATE and len(record) == _EVALUATE.size:
-        return Evaluate(*_EVALUATE.unpack(record)[1:])
+        _, begin, end, version = _EVALUATE.unpack(record)
+        return Evaluate(version, begin, end)
     if kind in _BARE_FROM_SERVER and len(record) == _BARE.size:
         return _BARE_FROM_SERVER[kind]
     raise _unreadable("a Begin, Work, Ready, Evaluate, Finish, Stop or Regroup", record)

@@ -255,7 +255,7 @@ def start_locally(
                     step=step,
                     save=saving,
                     faults=faults,
-                    **{"security": RunSecurity(token=RUN_TOKEN)} | dict(of_server or {}),
+                    **{"security": RunSecurity(token=RUN_TOKEN), "lease_s": NEVER_S} | dict(of_server or {}),
                 ),
                 start,
             )

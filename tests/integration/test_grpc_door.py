@@ -81,7 +81,7 @@ def part(**changed) -> bytes:
 
 
 NAMES = [
-    ({"protocol_version": 99}, StatusCode.FAILED_PRECONDITION, "protocol_version: expected 5; found 99"),
+    ({"protocol_version": 99}, StatusCode.FAILED_PRECONDITION, "protocol_version: expected 6; found 99"),
     ({"job_id": "other"}, StatusCode.NOT_FOUND, "job_id: expected 'test'; found 'other'"),
     ({"job_id": "../test"}, StatusCode.INVALID_ARGUMENT, 'job_id: expected a name without "/"'),
     ({"job_id": "test\x1b[2J"}, StatusCode.INVALID_ARGUMENT, 'job_id: expected a name without "/"'),

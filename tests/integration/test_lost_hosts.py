@@ -220,7 +220,7 @@ def test_a_peer_of_another_protocol_version_is_named_before_the_first_step(monke
     assert "firewall" not in errors[0]
     assert re.fullmatch(
         rf"host 0 at {ADDRESS} is not let in by host 1 at {ADDRESS}: FAILED_PRECONDITION: protocol_version: "
-        r"expected 5; found 2: both sides need the same release",
+        r"expected 6; found 2: both sides need the same release",
         errors[0],
     )
 

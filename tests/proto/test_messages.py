@@ -79,9 +79,9 @@ def test_a_loss_that_is_not_known_yet_is_nan_on_both_sides():
 
 
 @given(
-    st.builds(Work, WHOLE, WHOLE, SMALL, SMALL).map(lambda work: (work, messages.pack_work(work)))
+    st.builds(Work, WHOLE, WHOLE, SMALL, SMALL, SMALL, WHOLE).map(lambda work: (work, messages.pack_work(work)))
     | st.builds(Ready, WHOLE, WHOLE).map(lambda ready: (ready, messages.pack_ready(ready)))
-    | st.builds(Evaluate, WHOLE).map(lambda evaluate: (evaluate, messages.pack_evaluate(evaluate)))
+    | st.builds(Evaluate, WHOLE, SMALL, SMALL).map(lambda evaluate: (evaluate, messages.pack_evaluate(evaluate)))
 )
 def test_what_a_server_asks_for_reads_as_it_was_written(case):
     """unpack(pack(x)) == x, and of the same kind: tuples of the same numbers are equal in Python."""
@@ -101,9 +101,9 @@ FROM_WORKER = {
 }
 FROM_SERVER = {
     "Begin": messages.pack_begin(),
-    "Work": messages.pack_work(Work(*[0] * 4)),
+    "Work": messages.pack_work(Work(*[0] * 6)),
     "Ready": messages.pack_ready(Ready(0, 0)),
-    "Evaluate": messages.pack_evaluate(Evaluate(0)),
+    "Evaluate": messages.pack_evaluate(Evaluate(0, 0, 0)),
     "Finish": messages.pack_finish(),
     "Stop": messages.pack_stop(),
     "Regroup": messages.pack_regroup(),

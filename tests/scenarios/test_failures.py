@@ -45,6 +45,32 @@ def test_a_run_goes_on_after_kill_9_to_the_same_bits(victims, restarts, started,
     assert steps[-1] == STEPS
 
 
+ASYNC = (
+    "train.steps=1500",
+    "train.consistency=async",
+    "optimizer.learning_rate=0.001",
+    "checkpoint.every_steps=0",
+    "cluster.lease_s=1",
+)
+
+
+@pytest.mark.faults("worker {id} in async", how="signal from outside", expected="replaced, the others go on")
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "that hangs"])
+def test_in_async_another_worker_takes_the_place_of_one_that_is_lost(dies, started):
+    """SIGKILL, or SIGSTOP past the lease. Nothing is computed again: there is no checkpoint to go on from."""
+    command = started(*ASYNC)
+    victim = actors("Worker")[0]
+    victim.kill() if dies else victim.suspend()
+    run = ended(command)
+    assert run.status == 0, run.output
+    assert (run.summary["state"], run.summary["steps"]) == ("succeeded", 1500)
+    assert run.summary["restarts"] == {"worker": 1, "server": 0}
+    why = "its process died" if dies else "it hung, and was killed: it was at one piece of work for"
+    assert re.search(rf"^lost worker [01]: {why}.*; the others go on", run.output, flags=re.MULTILINE)
+    assert "going on after step" not in run.output
+    assert not victim.is_running()
+
+
 def test_a_worker_that_hangs_is_killed_and_the_run_goes_on_to_the_same_bits(started, undisturbed):
     """SIGSTOP: past its lease it is ended for good, so that it cannot wake up and write where others are at work."""
     command = started(*LONG, "cluster.lease_s=1")

@@ -12,6 +12,8 @@ Rules:
     work of each worker is fixed, and so the slowest holds up all others for as long as it is slow.)
   - For a checkpoint it holds: nothing of a later step is given out before all of the earlier ones is applied and the
     state is copied. So each unit is in the checkpoint whole, or not at all.
+  - A unit that comes back, since its worker is gone, is given out before any other: it holds up those who wait for its
+    step no longer than it takes. Each unit is applied once, of whoever had it last.
   - A worker that asks and gets nothing waits; the grants that a push sets free go to those who wait, first come first
     served.
 """
@@ -40,6 +42,7 @@ class StaleSynchronous:
         self._next = (first, 0)
         self._waiting: deque[int] = deque()  # ranks
         self._taken: dict[int, tuple[Grant, int]] = {}  # by rank: what it computes, and the version when it took it
+        self._returned: deque[tuple[int, int]] = deque()  # units, step and microbatch
         self._missing: dict[int, int] = {}  # by step that is not whole: how many of its units are not applied
         self._version = first
         self._last = self._hold = steps
@@ -72,6 +75,23 @@ class StaleSynchronous:
             self._version += 1
         return grant.step - version, self._grants()
 
+    def busy(self, rank: int) -> bool:
+        """Whether what worker `rank` was given is neither applied nor returned, or it waits for work."""
+        return rank in self._taken or rank in self._waiting
+
+    def gone(self, rank: int) -> None:
+        """A worker is gone, and waits for nothing any more; what it was given is applied still, or returned."""
+        if rank in self._waiting:
+            self._waiting.remove(rank)
+
+    def returned(self, rank: int) -> list[Grant]:
+        """Worker `rank` will not push what it was given; what may be given out now, to others."""
+        if rank not in self._taken:
+            raise ValueError(f"worker {rank} returns work, and has none")
+        grant, _ = self._taken.pop(rank)
+        self._returned.append((grant.step, grant.microbatch))
+        return self._grants()
+
     def hold(self, step: int) -> list[Grant]:
         """Gives out no unit of `step` or after, until it is said to hold at a later one: for a checkpoint.
 
@@ -93,13 +113,20 @@ class StaleSynchronous:
 
     def _grants(self) -> list[Grant]:
         grants = []
-        while self._waiting and self._may_give():
-            rank, (step, microbatch) = self._waiting.popleft(), self._next
+        while self._waiting and (self._returned or self._may_give()):
+            rank, (step, microbatch) = self._waiting.popleft(), self._unit()
             grant = Grant(rank, step, microbatch)
             self._taken[rank] = (grant, self._version)
-            self._next = (step, microbatch + 1) if microbatch + 1 < self._microbatches else (step + 1, 0)
             grants.append(grant)
         return grants
+
+    def _unit(self) -> tuple[int, int]:
+        """The next one to be given out."""
+        if self._returned:
+            return self._returned.popleft()
+        step, microbatch = unit = self._next
+        self._next = (step, microbatch + 1) if microbatch + 1 < self._microbatches else (step + 1, 0)
+        return unit
 
     def _may_give(self) -> bool:
         step = self._next[0]

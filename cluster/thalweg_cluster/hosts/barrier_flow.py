@@ -14,6 +14,10 @@ Rules:
     the wire, summed, updated, and on its way back.
   - A worker writes a gradient of step t + 1 only when version t + 1 is whole on its host. So all that was sent of step
     t has arrived; each buffer has one use at a time, and two versions have room in memory.
+  - Where a worker dies, what it has told of stays: it may be summed, and on its way. Another one computes the rest of
+    that gradient, and writes nothing but that.
+  - With backup workers and local steps each part has one worker, for good: one that is late may still write its
+    gradient when the next step has begun.
   - Nothing that is not finite is published: the run halts; or, where the job says so, the owners publish what they had.
 """
 
@@ -32,6 +36,7 @@ from thalweg_cluster.hosts.checks import FORMAT_NUMBERS
 from thalweg_cluster.hosts.encoding import GradientEncoder
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
 from thalweg_cluster.hosts.flow import HostView
+from thalweg_cluster.hosts.in_hand import Part, runs
 from thalweg_cluster.hosts.readiness import Finals, Presence
 from thalweg_cluster.hosts.shard import squares
 from thalweg_cluster.hosts.spec import Parts
@@ -39,7 +44,7 @@ from thalweg_cluster.rules import Block
 from thalweg_cluster.summation import Range, SumPlan, microbatch_leaves, sum_plan, tree_sum
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
+from thalweg_proto.messages import PartFinal, Ready, Work
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 
@@ -63,6 +68,7 @@ class BarrierFlow:
         self._own = view.shards.owned_by(self._host)
         self._learning_rate = spec.step.learning_rate()
         self._weights = spec.step.weights()
+        self._own_parts = spec.step.backup > 0 or spec.step.local_steps > 1
         self._last = spec.step.versions
         self.version = start.version
         self._finals = Finals(self._blocks, len(self._mine)) if self._mine else None
@@ -70,6 +76,7 @@ class BarrierFlow:
             self._presence = Presence(self._blocks)
         else:
             self._presence = Presence(self._blocks[self._own.start : self._own.stop], self._own.start)
+        self._absent: dict[int, list[Part]] = {}  # where each part has one worker: of those who are not there, by rank
         self._announced = self.version  # the newest version of which the workers have heard
         self._whole_blocks = dict.fromkeys(self._own, self.version)  # which step each is summed for
         self._arrived = dict.fromkeys(self._own, 0)  # parts from other hosts
@@ -109,17 +116,48 @@ class BarrierFlow:
 
     def _announce(self, version: int) -> None:
         """Tells the workers what to compute on `version`, whose first elements are there."""
-        self._announced = version
+        self._announced, self._absent = version, {}
         if version >= self._last:
             return
+        view = self._view
+        view.in_hand.drop_parts()  # with backup workers some may be left, which are late
         if self._step.evaluates(version):
-            self._view.to_workers(Evaluate(version))
-        for rank in self._view.ranks:
-            parts = self._parts.of_rank[rank]
-            self._view.to_worker(rank, Work(version, version, parts.start, parts.stop))
+            view.evaluate(version)
+        if self._own_parts:
+            self._absent = {rank: [Part(version, part) for part in self._parts.of_rank[rank]] for rank in view.ranks}
+            for rank in view.in_hand.living:
+                self.on_dealt(rank, self._absent.pop(rank))
+        else:
+            view.deal(Part(version, part) for part in self._mine)
 
     def _ready(self, version: int, end: int) -> None:
         self._view.to_workers(Ready(version, end))
+
+    def on_joined(self, rank: int) -> None:
+        whole = self._announced == self.version
+        self._view.to_worker(rank, Ready(self._announced, self._view.size if whole else self._presence.end))
+        self.on_dealt(rank, self._absent.pop(rank, []))
+
+    def on_gone(self, rank: int, parts: list[Part]) -> list[Part]:
+        if not self._own_parts:
+            return parts
+        self._absent[rank] = parts
+        return []
+
+    def on_dealt(self, rank: int, parts: list[Part]) -> None:
+        """All are of the newest step."""
+        until_of = {part.part: self._until(part) for part in parts}
+        begun = [(range(part, part + 1), until) for part, until in until_of.items() if until < self._view.size]
+        rest = [part for part, until in until_of.items() if until == self._view.size]
+        step, first = self._announced, self._mine.start
+        for some, until in [*begun, *((run, self._view.size) for run in runs(rest))]:
+            self._view.to_worker(rank, Work(step, step, some.start, some.stop, some.start - first, until))
+
+    def _until(self, part: Part) -> int:
+        """Only the elements [0, until) of a gradient are still to be computed."""
+        if self._finals is None or part.step != self.version:
+            return self._view.size  # the next step, of which nothing is there
+        return self._finals.begin(part.part - self._mine.start)
 
     # From this host's workers
 
@@ -134,9 +172,13 @@ class BarrierFlow:
 
     def on_final(self, rank: int, message: PartFinal) -> None:
         """Elements from `begin` on of a part's gradient are final."""
-        if message.part not in self._parts.of_rank[rank]:
-            raise ProtocolError(f"part: expected one of worker {rank}'s; found {message.part}")
+        if message.part not in self._mine:
+            raise ProtocolError(f"part: expected one of host {self._host}'s; found {message.part} of worker {rank}")
+        part, in_hand = Part(message.step, message.part), self._view.in_hand
+        if not in_hand.has(rank, part) and message.step >= self._announced:
+            return  # it was there before, or the run ends without it
         if message.begin == 0:
+            in_hand.done(rank, part)
             pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
             self._view.to_lead(HostMessage(pushed=pushed))
         if message.step != self.version or self._step.backup:

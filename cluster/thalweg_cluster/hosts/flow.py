@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
+from thalweg_cluster.hosts.in_hand import InHand, Part, Piece
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.spec import ServedSpec
 from thalweg_proto.blocks import Shards
 from thalweg_proto.faults import Faults
 from thalweg_proto.formats import WireFormat
-from thalweg_proto.messages import Evaluate, PartFinal, Ready, Work
+from thalweg_proto.messages import PartFinal, Ready, Work
 from thalweg_proto.shared_memory import ServedVectors
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 
@@ -33,6 +34,7 @@ class HostView(Protocol):
     size:    elements of the flat vector
     ranks:   of this host's workers
     faults:  what is planned for this host's server
+    in_hand: what its workers are to do
     """
 
     spec: ServedSpec
@@ -44,10 +46,21 @@ class HostView(Protocol):
     faults: Faults
     gradient_format: WireFormat
     parameters_format: WireFormat
+    in_hand: InHand
 
-    def to_worker(self, rank: int, message: Work | Ready | Evaluate) -> None: ...
+    def deal(self, pieces: Iterable[Piece]) -> None:
+        """Deals these to the workers that are there; `on_dealt` follows for each that gets parts."""
+        ...
 
-    def to_workers(self, message: Work | Ready | Evaluate) -> None: ...
+    def evaluate(self, version: int) -> None:
+        """Has this host's share of the held-out set evaluated as `version`."""
+        ...
+
+    def to_worker(self, rank: int, message: Work | Ready) -> None:
+        """Work is in its hand from now on."""
+        ...
+
+    def to_workers(self, message: Ready) -> None: ...
 
     def to_lead(self, message: HostMessage) -> None: ...
 
@@ -114,6 +127,18 @@ class Flow(Protocol):
 
     def begin(self) -> None:
         """All workers of all hosts are there."""
+        ...
+
+    def on_joined(self, rank: int) -> None:
+        """A worker has joined in the place of one that is gone; what waits to be dealt is dealt after this."""
+        ...
+
+    def on_gone(self, rank: int, parts: list[Part]) -> list[Part]:
+        """A worker is gone that had `parts` in hand; returns those that others of this host are to compute."""
+        ...
+
+    def on_dealt(self, rank: int, parts: list[Part]) -> None:
+        """A worker gets these to compute, in order."""
         ...
 
     def on_final(self, rank: int, message: PartFinal) -> None: ...

@@ -48,7 +48,10 @@ class _Step:
 
 
 class Lead:
-    """Decides, for a job in which hosts wait for each other (`BarrierLead`) or do not (`StaleLead`)."""
+    """Decides, for a job in which hosts wait for each other (`BarrierLead`) or do not (`StaleLead`).
+
+    error: what the run fails with; hung: why workers were killed, by rank
+    """
 
     def __init__(self, spec: ServedSpec, account: Account, tell: Tell, commit: Commit, start: TrainingState) -> None:
         """`tell(host, message)` reaches any host, this one included.
@@ -67,6 +70,7 @@ class Lead:
         self._parts = Parts.of(spec.topology, spec.step)
         self.began = False
         self.error: str | None = None
+        self.hung: dict[int, str] = {}
         self._saved_version = -1  # the newest of which all hosts have saved what they have, or could not
         self._saves: dict[int, list[HostMessage.Saved]] = {}  # by version: of the hosts that are done
         shards = Shards.of(spec.layout.size, spec.topology.owns, block=spec.block)
@@ -119,6 +123,11 @@ class Lead:
             self.fail(message.failed.error)
         elif kind == "left":
             self._staying.discard(host)
+        elif kind == "hung":
+            self.hung[message.hung.rank] = message.hung.found
+        elif kind in ("gone", "came"):
+            self._account.telemetry.generation += 1
+            self._on(host, kind, message)
         else:
             self._on(host, kind, message)
 
@@ -289,6 +298,7 @@ class StaleLead(Lead):
         self._policy.hold(step.next_save(start.version))
         self._copying: set[int] | None = None  # the hosts that have not copied what they have for a checkpoint
         self._losses: dict[int, dict[int, float]] = {}  # by step and microbatch
+        self._absent: set[int] = set()  # ranks of workers that are gone, and not replaced
         self._weights = step.weights()
         self._ended = False
 
@@ -302,6 +312,11 @@ class StaleLead(Lead):
 
     def _begin(self) -> None:
         for rank in range(self._spec.topology.workers):
+            self._ask(rank)
+
+    def _ask(self, rank: int) -> None:
+        """A worker may be free."""
+        if rank not in self._absent and not self._policy.busy(rank):
             self._grant(self._policy.ask(rank))
 
     def _grant(self, grants: list[Grant]) -> None:
@@ -317,10 +332,21 @@ class StaleLead(Lead):
     def _on(self, host: int, kind: str | None, message: HostMessage) -> None:
         if kind == "copied":
             self._copied(host)
-        if kind != "applied":
-            return
+        elif kind == "applied":
+            self._applied(message.applied.rank)
+        elif kind == "gone":
+            self._absent.add(message.gone.rank)
+            self._policy.gone(message.gone.rank)
+        elif kind == "came":
+            self._absent.discard(message.came.rank)
+            if self.began:
+                self._ask(message.came.rank)
+        elif kind == "returned":
+            self._grant(self._policy.returned(message.returned.rank))
+
+    def _applied(self, rank: int) -> None:
         before = self._policy.version
-        staleness, grants = self._policy.applied(message.applied.rank)
+        staleness, grants = self._policy.applied(rank)
         self._account.telemetry.pushed(Verdict.ACCEPTED, staleness)
         for version in range(before + 1, self._policy.version + 1):
             losses = self._losses.pop(version - 1)
@@ -329,7 +355,7 @@ class StaleLead(Lead):
             if self._step.evaluates(version) and version < self._step.versions:
                 self._all(LeadMessage(evaluate=LeadMessage.Evaluate(version=version)))
         self._grant(grants)
-        self._grant(self._policy.ask(message.applied.rank))
+        self._ask(rank)
         self._end_if_finished()
         if self._policy.held and not self._ended and self._copying is None:
             self._copying = set(self._hosts)

@@ -21,6 +21,10 @@ class Finals:
         self._final = [self._blocks[-1].end] * len(self._final)
         self._next = len(self._blocks)
 
+    def begin(self, gradient: int) -> int:
+        """Elements from here on are final in `gradient`."""
+        return self._final[gradient]
+
     def final(self, gradient: int, begin: int) -> range:
         """Elements from `begin` on are final in `gradient`: the indices of the blocks that now are in all gradients."""
         self._final[gradient] = min(begin, self._final[gradient])

@@ -8,7 +8,10 @@ Rules:
   - Whatever comes from another thread is an event in one queue. Who reads the queue is the only one to change anything.
   - Every host says something to the lead, and the lead to every host, at least every BEAT_S: who is silent for
     `patience_s` is lost.
-  - A failure anywhere ends the run on all hosts, and is told by the lead.
+  - A worker that dies leaves what it had in hand to the others of its host, or to the one that takes its place
+    (in_hand.py); one that hangs is killed first. With local steps it ends the run: what its own rule had in memory may
+    be torn.
+  - Any other failure ends the run on all hosts, and is told by the lead.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import math
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
@@ -36,6 +40,7 @@ from thalweg_cluster.hosts.clients_door import ClientsDoor
 from thalweg_cluster.hosts.events import Event
 from thalweg_cluster.hosts.flow import Flow, Name
 from thalweg_cluster.hosts.hosts_door import HostsDoor
+from thalweg_cluster.hosts.in_hand import Chunk, InHand, Part, Piece, runs
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.shard import Shard
@@ -45,7 +50,8 @@ from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
-from thalweg_cluster.server.door import Door, Gone, as_range
+from thalweg_cluster.server.door import Door, Gone
+from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
 from thalweg_cluster.server.telemetry import WireBytes
 from thalweg_cluster.step import ADVICE
@@ -65,6 +71,10 @@ EXPLAIN_S = 1.0
 """A stream that breaks is mostly the second sign of something; so long a run waits for the first, a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
+LOOK_S = 1.0
+"""How often the server looks who hangs."""
+REPLACE_S = 300.0
+"""How long a host may be without a worker until another one has joined; then the run ends."""
 
 
 class HostServer:
@@ -105,7 +115,7 @@ class HostServer:
             job_id=spec.job_id,
             layout=spec.layout,
             ranks=self.ranks,
-            welcome=lambda rank: self._welcome(plan, rank),
+            welcome=lambda _: _welcome(plan),
             fds=[segment],
         )
         self._expected = Expected(
@@ -145,12 +155,21 @@ class HostServer:
         self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry, self.faults)
         if self._saver is not None and self._lead is not None:
             self._saver.clear(start.step)
+        self.in_hand = InHand()
+        self._leases = Leases(spec.lease_s)
+        self._hung: dict[int, str] = {}  # why workers of this host were killed, by rank
+        self._looked_s = 0.0
+        self._workerless_s = math.inf  # since when
+        workers = spec.topology.workers
+        chunks = [share(spec.step.chunks, rank, workers) for rank in self.ranks]
+        self._chunks = range(chunks[0].start, chunks[-1].stop) if chunks else range(0)  # that this host evaluates
         self._saving = 0  # parts of checkpoints of which the lead has not heard
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
         self._awake_s = 0.0  # when the clock had its last turn
         self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
         self._beat_s = 0.0
         self._ready = self._began = self._stopped = self._left = False
+        self._finishing = self._finished = False  # the workers will be let go once all is evaluated; they were
         self._stop_by = math.inf
         self._suspicion: tuple[float, events.Lost] | None = None  # since when, and what
         self._running = threading.Lock()  # guards the run's end against `stop` and `post`
@@ -170,16 +189,6 @@ class HostServer:
             [gradient] = self._flow.gradients_of(rank)
             for index, slot in enumerate(self._slots):
                 yield f"{WORKER}{rank}.{slot.name}", self.vectors.state[gradient, index], slot
-
-    def _welcome(self, plan: ServedPlan, rank: int) -> exchange_pb2.Welcome:
-        return exchange_pb2.Welcome(
-            size=plan.size,
-            gradients=plan.gradients,
-            gradients_of_worker=as_range(self._flow.gradients_of(rank)),
-            chunks_of_worker=as_range(share(self.spec.step.chunks, rank, self.spec.topology.workers)),
-            versions=plan.versions,
-            slots=plan.slots,
-        )
 
     # The run
 
@@ -256,14 +265,9 @@ class HostServer:
         while not self._over():
             for rank, record in self._door.receive(0.5 if self._suspicion else self._beat_every_s / 2):
                 self._on_worker(rank, record)
-            self.account.telemetry.joined = len(self._door.joined)
-            if self._door.full and not self._ready:
-                self._ready = True
-                self.to_lead(HostMessage(ready=HostMessage.Ready()))
+            self._on_joined()
             self._on_events()
-            if self._ready and not self._left and self._door.deserted and not self._saving:
-                self._left = True
-                self.to_lead(HostMessage(left=HostMessage.Left()))
+            self._let_go()
             self._keep_time()
 
     def _over(self) -> bool:
@@ -285,10 +289,14 @@ class HostServer:
             raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
         if now - self._awake_s > self.spec.patience_s / 2:  # this process stood still: what others said waits here
             self._heard_s = dict.fromkeys(self._heard_s, now)
+            self.in_hand.stood_still(now)
         self._awake_s = now
         for host, heard_s in self._heard_s.items():
             if now - heard_s > self.spec.patience_s:
                 raise self._lost(host, f"it said nothing for {self.spec.patience_s:g} s")
+        if now - self._looked_s > LOOK_S:
+            self._looked_s = now
+            self._look_after_workers(now)
 
     def _lost(self, host: int, found: str) -> ServerError:
         begin, end = self.shards.bounds[host]
@@ -302,31 +310,113 @@ class HostServer:
 
     def _on_worker(self, rank: int, record: bytes | Gone) -> None:
         if isinstance(record, Gone):
-            raise WorkerError(f"worker {rank} is gone: {record.found}")
+            self._on_gone(rank, record.found)
+            return
+        self.in_hand.said(rank, perf_counter())
         message = messages.unpack_from_worker(record)
         if isinstance(message, PartFinal):
             self._flow.on_final(rank, message)
         elif isinstance(message, Evaluated):
+            if not self.in_hand.done(rank, Chunk(message.version, message.chunk)):
+                raise ProtocolError(f"chunk: expected one that worker {rank} has in hand; found {message}")
             self.to_lead(HostMessage(evaluated=HostMessage.Evaluated(**message._asdict())))
         elif isinstance(message, Left):
             self._door.left(rank)
         elif isinstance(message, Broke):
             raise WorkerError(f"worker {rank} is gone: it raised an exception")
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
+            self._leases.heard(message)
             self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
         else:
             raise ProtocolError(f"expected step records of worker {rank}; found some of another worker")
 
-    def to_worker(self, rank: int, message: Work | Ready | Evaluate) -> None:
+    def _on_joined(self) -> None:
+        """Takes note of who has joined, all at once or later, in the place of one that is gone."""
+        joined = self._door.joined
+        self.account.telemetry.joined = len(joined)
+        for rank in sorted(joined.difference(self.in_hand.living)):
+            self.in_hand.joined(rank)
+            self._hung.pop(rank, None)
+            self._workerless_s = math.inf
+            if self._ready:
+                self.to_lead(HostMessage(came=HostMessage.Came(rank=rank)))
+            if self._began:
+                self._door.send(rank, messages.pack_begin())
+                self._flow.on_joined(rank)
+                self.deal(())
+            if self._finished:
+                self._door.send(rank, messages.pack_finish())
+        if self._door.full and not self._ready:
+            self._ready = True
+            self.to_lead(HostMessage(ready=HostMessage.Ready()))
+
+    def _on_gone(self, rank: int, found: str) -> None:
+        """The process of a worker has ended. What it wrote is whole, as far as it has told of it."""
+        found = self._hung.get(rank, found)
+        if not self.spec.step.replaces_workers:
+            raise WorkerError(f"worker {rank} is gone: {found}")
+        pieces = self.in_hand.gone(rank)
+        if not self.in_hand.living:
+            self._workerless_s = perf_counter()
+        if self._ready:
+            self.to_lead(HostMessage(gone=HostMessage.Gone(rank=rank)))
+        parts = [piece for piece in pieces if isinstance(piece, Part)]
+        chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
+        self.deal([*chunks, *self._flow.on_gone(rank, parts)])
+
+    def _let_go(self) -> None:
+        """Lets the workers go when nothing is left to do, and the lead, when they have gone."""
+        if self._finishing and not self._finished and self.in_hand.empty:
+            self._finished = True
+            self._door.broadcast(messages.pack_finish())
+        over = self._finished or self._stopped or not self.ranks
+        if self._ready and over and not self._left and self._door.deserted and not self._saving:
+            self._left = True
+            self.to_lead(HostMessage(left=HostMessage.Left()))
+
+    def _look_after_workers(self, now: float) -> None:
+        """Kills who hangs: were it to wake up, it would write where others are at work by then."""
+        self.in_hand.whole(self._flow.version, now)
+        for rank, found in self._leases.hanging(self.in_hand.working_since, now).items():
+            if rank not in self._hung:
+                self._hung[rank] = found
+                self.to_lead(HostMessage(hung=HostMessage.Hung(rank=rank, found=found)))
+            self._door.kill(rank)
+        if now - self._workerless_s > REPLACE_S and not (self._finished or self._stopped):
+            raise WorkerError(
+                f"host {self.spec.host} has no worker at step {self._step}: all of {list(self.ranks)} are gone, and "
+                f"none took their place within {REPLACE_S:.0f} s"
+            )
+
+    def deal(self, pieces: Iterable[Piece]) -> None:
+        for rank, some in self.in_hand.deal(pieces).items():
+            of_version: dict[int, list[int]] = {}
+            for piece in some:
+                if isinstance(piece, Chunk):
+                    of_version.setdefault(piece.version, []).append(piece.chunk)
+            for version, numbers in of_version.items():
+                self.in_hand.give(rank, (Chunk(version, chunk) for chunk in numbers), version, perf_counter())
+                for run in runs(numbers):
+                    self._door.send(rank, messages.pack_evaluate(Evaluate(version, run.start, run.stop)))
+            self._flow.on_dealt(rank, [piece for piece in some if isinstance(piece, Part)])
+
+    def to_worker(self, rank: int, message: Work | Ready) -> None:
+        if isinstance(message, Work):
+            parts = [Part(message.step, part) for part in range(message.begin, message.end)]
+            self.in_hand.give(rank, parts, message.version, perf_counter())
         self._door.send(rank, _packed(message))
 
-    def to_workers(self, message: Work | Ready | Evaluate) -> None:
+    def to_workers(self, message: Ready) -> None:
         self._door.broadcast(_packed(message))
 
+    def evaluate(self, version: int) -> None:
+        self.deal(Chunk(version, chunk) for chunk in self._chunks)
+
     def finish(self, version: int, *, evaluate: bool) -> None:
+        self.in_hand.drop_parts()
         if evaluate:
-            self.to_workers(Evaluate(version))
-        self._door.broadcast(messages.pack_finish())
+            self.evaluate(version)
+        self._finishing = True
 
     def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
         bad = np.flatnonzero(~np.isfinite(parameters))
@@ -523,20 +613,22 @@ class HostServer:
 
     def watch(self, rows_seen: int, timeout_s: float) -> Snapshot:
         """How far the run is; on the lead."""
-        return self.account.watch(rows_seen, timeout_s)
+        snapshot = self.account.watch(rows_seen, timeout_s)
+        return snapshot if self._lead is None else replace(snapshot, hung=dict(self._lead.hung))
 
     def weights(self) -> NDArray[np.float32]:
         """The newest version, flat, shape (layout.size,); valid after `serve` returned."""
         return self.vectors.version(self._flow.version)
 
 
+def _welcome(plan: ServedPlan) -> exchange_pb2.Welcome:
+    """What each worker is told when it joins."""
+    return exchange_pb2.Welcome(size=plan.size, gradients=plan.gradients, versions=plan.versions, slots=plan.slots)
+
+
 def _format(name: str, fraction: float | None) -> Any:
     return make_format(name) if fraction is None else make_format(name, fraction=fraction)
 
 
-def _packed(message: Work | Ready | Evaluate) -> bytes:
-    if isinstance(message, Ready):
-        return messages.pack_ready(message)
-    if isinstance(message, Work):
-        return messages.pack_work(message)
-    return messages.pack_evaluate(message)
+def _packed(message: Work | Ready) -> bytes:
+    return messages.pack_ready(message) if isinstance(message, Ready) else messages.pack_work(message)

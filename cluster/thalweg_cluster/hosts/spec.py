@@ -62,6 +62,7 @@ class ServedSpec:
     connect_s:    how long a peer may take to answer before the run begins
     patience_s:   how long a host may say nothing at all before it counts as lost
     save:         where checkpoints go; None: nowhere
+    lease_s:      how long a worker may at least be at one piece of work (leases.py)
     metrics_port: of /metrics on loopback; 0: a free one
     faults:       what shall go wrong
     """
@@ -82,6 +83,7 @@ class ServedSpec:
     connect_s: float = 10.0
     patience_s: float = 30.0
     save: SaveSpec | None = None
+    lease_s: float = 30.0
     metrics_port: int = 0
     faults: PlannedFaults = field(default_factory=PlannedFaults)
 

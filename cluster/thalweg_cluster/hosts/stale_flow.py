@@ -8,6 +8,8 @@
 Rules:
   - The parameters in this host's memory are overwritten at any time: a worker's copy may have blocks of different age,
     none older than the version that was there when its unit was granted.
+  - A worker that dies with a unit in hand has pushed nothing of it: the unit goes back to the lead, for whoever is
+    free. What it has pushed is applied, and only then is the one in its place granted more: its gradient lies there.
   - A push is known by its step and microbatch. Each is applied once: by the hosts' own order, and for pushes from
     outside by name.
   - The rule counts a block's updates, not steps: so the bias corrections of adam hold.
@@ -15,7 +17,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import partial
 
 import grpc
@@ -28,11 +30,12 @@ from thalweg_cluster.hosts.checks import FORMAT_NUMBERS, Refusal
 from thalweg_cluster.hosts.encoding import GradientEncoder
 from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArrived
 from thalweg_cluster.hosts.flow import HostView
+from thalweg_cluster.hosts.in_hand import Part
 from thalweg_cluster.hosts.readiness import Presence
 from thalweg_cluster.rules import Block
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import Evaluate, PartFinal, Work
+from thalweg_proto.messages import PartFinal, Work
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 
 _EXACT = make_format("float32")
@@ -56,6 +59,7 @@ class StaleFlow:
         self._learning_rate = view.spec.step.learning_rate()
         self._updates = dict.fromkeys(self._own, start.updates)  # of each block
         self._units: dict[int, LeadMessage.Granted] = {}  # by rank
+        self._refreshing: Counter[int] = Counter()  # by rank: how often what others own is being fetched
         self._owners = {self._blocks[i].owner for i in self._others}
         self._unanswered: dict[tuple[int, int], set[int]] = {}  # by push: the owners that have not applied it
         self._ranks: dict[tuple[int, int], int] = {}  # by push: whose it is
@@ -83,15 +87,10 @@ class StaleFlow:
     def on_lead(self, message: LeadMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "granted":
-            unit = message.granted
-            self._units[unit.rank] = unit
-            self.version = max(self.version, unit.version)
-            if self._owners:
-                self._view.refresh(unit.rank)
-            else:
-                self.on_refreshed(unit.rank)
+            self._granted(message.granted)
         elif kind == "evaluate":
-            self._view.to_workers(Evaluate(message.evaluate.version))
+            self.version = max(self.version, message.evaluate.version)
+            self._view.evaluate(message.evaluate.version)
         elif kind == "save":
             self._save(message.save.version, final=False)
             self._view.to_lead(HostMessage(copied=HostMessage.Copied(version=message.save.version)))
@@ -107,10 +106,43 @@ class StaleFlow:
         residuals = self._encoder.residuals
         self._view.save(version, updates=updates, residuals=residuals, names=self._outside, final=final)
 
+    def _granted(self, unit: LeadMessage.Granted) -> None:
+        self.version = max(self.version, unit.version)
+        if unit.rank not in self._view.in_hand.living:  # it went while this was on its way
+            self._return(unit.rank)
+            return
+        self._units[unit.rank] = unit
+        if self._owners:
+            self._refreshing[unit.rank] += 1
+            self._view.refresh(unit.rank)
+        else:
+            self._compute(unit)
+
     def on_refreshed(self, rank: int) -> None:
         """What other hosts own is newer than the grant of this worker's unit: it may compute."""
-        unit = self._units[rank]
-        self._view.to_worker(rank, Work(unit.step, unit.version, unit.microbatch, unit.microbatch + 1))
+        self._refreshing[rank] -= 1
+        # One may still be under way that was for a worker that is gone: it began before this unit was granted.
+        if rank in self._units and not self._refreshing[rank]:
+            self._compute(self._units[rank])
+
+    def _compute(self, unit: LeadMessage.Granted) -> None:
+        rank, part = unit.rank, unit.microbatch
+        [gradient] = self.gradients_of(rank)
+        self._view.to_worker(rank, Work(unit.step, unit.version, part, part + 1, gradient, self._view.size))
+
+    def on_joined(self, rank: int) -> None:
+        """The lead grants it a unit."""
+
+    def on_gone(self, rank: int, parts: list[Part]) -> list[Part]:
+        if self._units.pop(rank, None) is not None:
+            self._return(rank)
+        return []
+
+    def on_dealt(self, rank: int, parts: list[Part]) -> None:
+        """Never with parts: the lead deals them out."""
+
+    def _return(self, rank: int) -> None:
+        self._view.to_lead(HostMessage(returned=HostMessage.Returned(rank=rank)))
 
     def _end(self, last: LeadMessage.Last) -> None:
         """Nothing is computed any more: the owners send out, exactly, what the parameters are."""
@@ -136,6 +168,7 @@ class StaleFlow:
         pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
         self._view.to_lead(HostMessage(pushed=pushed))
         name = (message.step, message.part)
+        self._view.in_hand.done(rank, Part(*name))
         gradient = self._view.vectors.gradients[rank - self._view.ranks.start]
         self._ranks[name] = rank
         self._unanswered[name] = set(self._owners)

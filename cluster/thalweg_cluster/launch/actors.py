@@ -104,7 +104,7 @@ class Run:
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
     new_worker: starts one for a rank; returns the actor, and a reference to its end
-    replaceable: whether a new worker can take the place of one that died, while the others go on
+    replaces: whether a new worker can take the place of one that died, while the others go on
     ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
 
@@ -113,11 +113,17 @@ class Run:
     served: list[Any]
     workers: list[Any]
     new_worker: Callable[[int], tuple[Any, Any]]
-    replaceable: bool
+    replaces: bool
     placement: Placement
     group: PlacementGroup
     actors: list[Any]
     ca: bytes | None
+
+    def can_replace(self, rank: int) -> bool:
+        """Whether another worker can take the place of one that died. Where its node is gone, its server is, too."""
+        node = self.placement.nodes[self.placement.topology.host_of(rank)]
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
+        return self.replaces and any(each["Alive"] for each in nodes if each["NodeID"] == node)
 
     def replace(self, rank: int) -> None:
         """Starts a worker in the place of one that died."""
@@ -181,7 +187,7 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
         served=served,
         workers=list(runs),
         new_worker=new_worker,
-        replaceable=isinstance(specs[0], ServerSpec),
+        replaces=step.replaces_workers,
         placement=placement,
         group=group,
         actors=[*servers, *actors],
@@ -243,6 +249,7 @@ def _server_specs(
             wire_fraction=job.cluster.wire_fraction,
             wire_parameters=job.cluster.wire_parameters,
             save=save,
+            lease_s=job.cluster.lease_s,
             metrics_port=0 if host else job.metrics.port,
             faults=preparation.faults,
         )

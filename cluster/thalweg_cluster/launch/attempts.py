@@ -164,13 +164,13 @@ def _mended(run: Run, may_replace: Callable[[Loss], bool], hung: Mapping[int, st
     """
     others = [*run.workers, *run.served[1:]]
     ended, _ = ray.wait(others, num_returns=len(others), timeout=0)
-    for ref in ended:
-        error = failure_of_ref(ref)
-        if error is None:
-            continue
-        if not (run.replaceable and isinstance(error, RayActorError)):
+    failed = [(ref, error) for ref in ended if (error := failure_of_ref(ref)) is not None]
+    if any(ref in run.served for ref, _ in failed):
+        return False
+    for ref, error in failed:
+        rank = run.workers.index(ref)
+        if not (isinstance(error, RayActorError) and run.can_replace(rank)):
             return False
-        rank = run.workers.index(ref)  # only where there are no other servers a run is replaceable
         if not may_replace(Loss("worker", rank, hung.get(rank) or failure_of(error))):
             return False
         run.replace(rank)

@@ -81,8 +81,8 @@ class Door:
 
     @property
     def deserted(self) -> bool:
-        """Whether every worker has left."""
-        return len(self._left) == len(self._expected)
+        """Whether every worker that has joined has left, or is gone."""
+        return self._left.issuperset(self._sockets)
 
     def interrupt(self) -> None:
         """Ends the waiting of `receive` now; may be called from any thread."""
@@ -94,8 +94,8 @@ class Door:
         Nothing where workers only joined, or after an `interrupt`.
         """
         ready = {fd for fd, _ in self._poll.poll(None if timeout_s is None else 1e3 * timeout_s)}
-        if ready == {self._listener.fileno()}:
-            # Only where nothing else is to be heard: who joins may take the place of one whose last words are here.
+        if self._listener.fileno() in ready and not ready & self._ranks.keys():
+            # Only where no worker is to be heard: who joins may take the place of one whose last words are here.
             self._admit()
         for fd in ready:
             rank = self._ranks.get(fd)
@@ -155,6 +155,7 @@ class Door:
             return
         socket.send_fds(connection, [self._welcome(hello.rank).SerializeToString()], list(self._fds))
         self._sockets[hello.rank] = connection
+        self._left.discard(hello.rank)
         self._ranks[connection.fileno()] = hello.rank
         self._poll.register(connection, select.POLLIN)
 
@@ -189,11 +190,6 @@ class Door:
             connection.close()
         for fd in (self._wake, *self._fds):
             os.close(fd)
-
-
-def as_range(pieces: range) -> exchange_pb2.Range:
-    """A range as a message."""
-    return exchange_pb2.Range(begin=pieces.start, end=pieces.stop)
 
 
 def _shapes(layout: Layout) -> str:

@@ -221,9 +221,7 @@ class Server:
         telemetry = self.account.telemetry
         telemetry.heard(records)
         telemetry.skipped = self._board.skipped
-        some = records[records["microbatches"] > 0]
-        if len(some):
-            self._leases.took(float(((some["sample_s"] + some["compute_s"]) / some["microbatches"]).max()))
+        self._leases.heard(records)
         dealt = len(share(self._plan.microbatches, *self._membership.place(int(records["rank"][0]))))
         telemetry.taken_over += int(np.maximum(records["microbatches"].astype(np.int64) - dealt, 0).sum())
         telemetry.pushed(Verdict.ACCEPTED, pushes=int(records["microbatches"].sum()))
@@ -281,14 +279,10 @@ class Server:
 
     def _end_who_hangs(self) -> None:
         """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""
-        now = perf_counter()
-        since = self._board.working_since()
-        for rank in self._leases.overdue(since, now):
+        since = dict(enumerate(self._board.working_since()))
+        for rank, found in self._leases.hanging(since, perf_counter()).items():
             if rank in self._door.joined:
-                self._hung[rank] = (
-                    f"it hung, and was killed: it was at one piece of work for "
-                    f"{now - since[rank]:.1f} s, where {self._leases.lease_s:.1f} s are allowed"
-                )
+                self._hung[rank] = found
                 self._door.kill(rank)
 
     def _non_finite(self) -> NonFiniteError:

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HostMessage(_message.Message):
-    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved")
+    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved", "hung", "gone", "came", "returned")
     class Joined(_message.Message):
         __slots__ = ("protocol_version", "job_id", "generation")
         PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,28 @@ class HostMessage(_message.Message):
         parameters_sent: int
         parameters_received: int
         def __init__(self, gradients_sent: _Optional[int] = ..., gradients_received: _Optional[int] = ..., parameters_sent: _Optional[int] = ..., parameters_received: _Optional[int] = ...) -> None: ...
+    class Hung(_message.Message):
+        __slots__ = ("rank", "found")
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        FOUND_FIELD_NUMBER: _ClassVar[int]
+        rank: int
+        found: str
+        def __init__(self, rank: _Optional[int] = ..., found: _Optional[str] = ...) -> None: ...
+    class Gone(_message.Message):
+        __slots__ = ("rank",)
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        rank: int
+        def __init__(self, rank: _Optional[int] = ...) -> None: ...
+    class Came(_message.Message):
+        __slots__ = ("rank",)
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        rank: int
+        def __init__(self, rank: _Optional[int] = ...) -> None: ...
+    class Returned(_message.Message):
+        __slots__ = ("rank",)
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        rank: int
+        def __init__(self, rank: _Optional[int] = ...) -> None: ...
     JOINED_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     PUSHED_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +138,10 @@ class HostMessage(_message.Message):
     BEAT_FIELD_NUMBER: _ClassVar[int]
     COPIED_FIELD_NUMBER: _ClassVar[int]
     SAVED_FIELD_NUMBER: _ClassVar[int]
+    HUNG_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    CAME_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
     joined: HostMessage.Joined
     ready: HostMessage.Ready
     pushed: HostMessage.Pushed
@@ -129,7 +155,11 @@ class HostMessage(_message.Message):
     beat: HostMessage.Beat
     copied: HostMessage.Copied
     saved: HostMessage.Saved
-    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ...) -> None: ...
+    hung: HostMessage.Hung
+    gone: HostMessage.Gone
+    came: HostMessage.Came
+    returned: HostMessage.Returned
+    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ..., hung: _Optional[_Union[HostMessage.Hung, _Mapping]] = ..., gone: _Optional[_Union[HostMessage.Gone, _Mapping]] = ..., came: _Optional[_Union[HostMessage.Came, _Mapping]] = ..., returned: _Optional[_Union[HostMessage.Returned, _Mapping]] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
     __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat", "save")

@@ -24,17 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fthalweg_proto/v1/exchange.proto\x12\nthalweg.v1\"#\n\x05Range\x12\r\n\x05\x62\x65gin\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"V\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x15\n\rlayout_sha256\x18\x04 \x01(\t\"\xe8\x01\n\x07Welcome\x12\x0f\n\x07refused\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\tgradients\x18\x03 \x01(\r\x12.\n\x13gradients_of_worker\x18\x04 \x01(\x0b\x32\x11.thalweg.v1.Range\x12+\n\x10\x63hunks_of_worker\x18\x05 \x01(\x0b\x32\x11.thalweg.v1.Range\x12\x0c\n\x04meet\x18\x06 \x01(\x08\x12\x0f\n\x07workers\x18\x07 \x01(\r\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x10\n\x08versions\x18\t \x01(\r\x12\x0e\n\x06\x63hunks\x18\n \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fthalweg_proto/v1/exchange.proto\x12\nthalweg.v1\"V\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x15\n\rlayout_sha256\x18\x04 \x01(\t\"\x97\x01\n\x07Welcome\x12\x0f\n\x07refused\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x11\n\tgradients\x18\x03 \x01(\r\x12\x0c\n\x04meet\x18\x06 \x01(\x08\x12\x0f\n\x07workers\x18\x07 \x01(\r\x12\r\n\x05slots\x18\x08 \x01(\r\x12\x10\n\x08versions\x18\t \x01(\r\x12\x0e\n\x06\x63hunks\x18\n \x01(\rJ\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thalweg_proto.v1.exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RANGE']._serialized_start=47
-  _globals['_RANGE']._serialized_end=82
-  _globals['_HELLO']._serialized_start=84
-  _globals['_HELLO']._serialized_end=170
-  _globals['_WELCOME']._serialized_start=173
-  _globals['_WELCOME']._serialized_end=405
+  _globals['_HELLO']._serialized_start=47
+  _globals['_HELLO']._serialized_end=133
+  _globals['_WELCOME']._serialized_start=136
+  _globals['_WELCOME']._serialized_end=287
 # @@protoc_insertion_point(module_scope)

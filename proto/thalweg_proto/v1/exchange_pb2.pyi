@@ -1,17 +1,8 @@
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class Range(_message.Message):
-    __slots__ = ("begin", "end")
-    BEGIN_FIELD_NUMBER: _ClassVar[int]
-    END_FIELD_NUMBER: _ClassVar[int]
-    begin: int
-    end: int
-    def __init__(self, begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "job_id", "rank", "layout_sha256")
@@ -26,12 +17,10 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refused", "size", "gradients", "gradients_of_worker", "chunks_of_worker", "meet", "workers", "slots", "versions", "chunks")
+    __slots__ = ("refused", "size", "gradients", "meet", "workers", "slots", "versions", "chunks")
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FIELD_NUMBER: _ClassVar[int]
-    GRADIENTS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
-    CHUNKS_OF_WORKER_FIELD_NUMBER: _ClassVar[int]
     MEET_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -40,11 +29,9 @@ class Welcome(_message.Message):
     refused: str
     size: int
     gradients: int
-    gradients_of_worker: Range
-    chunks_of_worker: Range
     meet: bool
     workers: int
     slots: int
     versions: int
     chunks: int
-    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., gradients_of_worker: _Optional[_Union[Range, _Mapping]] = ..., chunks_of_worker: _Optional[_Union[Range, _Mapping]] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...

@@ -100,6 +100,53 @@ def test_a_stop_near_the_end_does_not_make_the_run_longer():
     assert policy.stop() == 1
 
 
+def test_what_a_worker_returns_is_given_out_first():
+    """To one who waits, also where the bound lets nobody go on; else to whoever asks next. It is applied once."""
+    policy = StaleSynchronous(steps=9, microbatches=2, staleness=0)
+    assert [len(policy.ask(rank)) for rank in range(3)] == [1, 1, 0]
+    assert policy.returned(0) == [Grant(2, 0, 0)]
+    policy.applied(1)
+    assert (policy.returned(2), policy.version) == ([], 0)
+    assert policy.ask(1) == [Grant(1, 0, 0)]
+    assert (policy.applied(1), policy.version) == ((0, []), 1)
+    assert policy.ask(1) == [Grant(1, 1, 0)]
+
+
+def test_what_is_returned_is_computed_on_the_version_that_is_there_then():
+    """Its staleness counts from when it was given out the second time."""
+    policy = StaleSynchronous(steps=9, microbatches=1, staleness=None)
+    policy.ask(0)
+    policy.ask(1)
+    policy.returned(1)
+    policy.applied(0)
+    assert policy.ask(0) == [Grant(0, 1, 0)]
+    assert policy.applied(0) == (0, [])
+
+
+def test_one_who_is_gone_waits_for_nothing():
+    """What falls free goes to the next one; it asks again when another has joined in its place."""
+    policy = StaleSynchronous(steps=9, microbatches=1, staleness=0)
+    assert [len(policy.ask(rank)) for rank in range(3)] == [1, 0, 0]
+    policy.gone(1)
+    policy.gone(0)
+    assert [policy.busy(rank) for rank in range(3)] == [True, False, True]
+    assert policy.applied(0) == (0, [Grant(2, 1, 0)])
+    assert policy.ask(1) == []
+
+
+def test_a_run_that_holds_or_stops_still_needs_what_is_returned():
+    """It is of a step that has begun."""
+    for end in ("hold", "stop"):
+        policy = StaleSynchronous(steps=9, microbatches=1, staleness=None)
+        policy.ask(0)
+        policy.stop() if end == "stop" else policy.hold(1)
+        policy.returned(0)
+        assert (policy.held, policy.finished) == (False, False)
+        assert policy.ask(1) == [Grant(1, 0, 0)]
+        policy.applied(1)
+        assert policy.finished if end == "stop" else policy.held
+
+
 def test_what_cannot_be_is_an_error():
     """A worker that asks while it has work, and a push of one that has none."""
     policy = StaleSynchronous(steps=9, microbatches=2, staleness=None)
@@ -108,6 +155,8 @@ def test_what_cannot_be_is_an_error():
         policy.ask(0)
     with pytest.raises(ValueError, match="a push of worker 1, which has no work"):
         policy.applied(1)
+    with pytest.raises(ValueError, match="worker 1 returns work, and has none"):
+        policy.returned(1)
 
 
 # Whole runs, of workers of any speed, against an oracle that looks through all that has happened.

@@ -507,6 +507,50 @@ def test_a_run_that_is_asked_to_stop_ends_with_the_step_that_has_begun():
     assert hosts.lead.done
 
 
+def test_what_a_dead_worker_had_is_granted_to_one_who_waits():
+    """At once; what it had pushed is applied still, and is followed by no grant before another has come."""
+    hosts = Staled((1, 2), microbatches=2, batch_size=2, consistency="ssp", staleness=0)
+    hosts.ready()
+    assert hosts.say(0, gone=HostMessage.Gone(rank=0)) == []
+    assert hosts.say(0, returned=HostMessage.Returned(rank=0)) == ["1: granted rank=2"]
+    hosts.pushed(1, 0, 1, rank=1)
+    assert hosts.say(1, gone=HostMessage.Gone(rank=1)) == []
+    assert hosts.applied(1, 1) == []
+    hosts.pushed(1, 0, 0, rank=2)
+    assert hosts.applied(1, 2) == ["1: granted rank=2 step=1 version=1"]
+    assert hosts.say(0, came=HostMessage.Came(rank=0)) == ["0: granted step=1 microbatch=1 version=1"]
+    assert hosts.account.telemetry.generation == 4
+
+
+def test_a_grant_that_crosses_the_word_that_its_worker_is_gone_is_returned_once():
+    """The one in its place comes first, and does it; or it has not come, and it goes to another."""
+    hosts = Staled((1, 1), microbatches=1, batch_size=1, consistency="async", steps=9)
+    hosts.ready()
+    hosts.say(1, gone=HostMessage.Gone(rank=1))
+    assert hosts.say(1, came=HostMessage.Came(rank=1)) == []
+    hosts.pushed(1, 1, 0, rank=1)
+    assert hosts.applied(1, 1) == ["1: granted rank=1 step=2"]
+    hosts.say(1, gone=HostMessage.Gone(rank=1))
+    assert hosts.say(1, returned=HostMessage.Returned(rank=1)) == []
+    hosts.pushed(0, 0, 0, rank=0)
+    assert hosts.applied(0, 0) == ["0: granted step=2 version=2"]
+
+
+def test_one_who_is_gone_before_the_run_begins_is_granted_nothing():
+    """Until another has come."""
+    hosts = Staled((1, 1), microbatches=1, batch_size=1, consistency="async", steps=9)
+    hosts.say(1, gone=HostMessage.Gone(rank=1))
+    assert hosts.ready() == ["all: begin", "0: granted"]
+    assert hosts.say(1, came=HostMessage.Came(rank=1)) == ["1: granted rank=1 step=1"]
+
+
+def test_why_a_worker_was_killed_is_known_of_any_host():
+    """By rank."""
+    hosts = Barriered()
+    hosts.say(1, hung=HostMessage.Hung(rank=1, found="it hung"))
+    assert hosts.lead.hung == {1: "it hung"}
+
+
 def test_what_other_hosts_sent_and_received_is_in_the_leads_metrics():
     """As of their last beat."""
     hosts = Barriered()

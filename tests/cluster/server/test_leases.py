@@ -10,7 +10,10 @@ def test_who_is_at_one_piece_for_longer_than_it_may_hangs():
     """Who waits does not, however long."""
     leases = Leases(2.0)
     leases.took(0.001)
-    assert leases.overdue([0.0, 97.9, 98.1, 100.0], now=100.0) == [1]
+    hanging = leases.hanging({0: 0.0, 1: 97.9, 2: 98.1, 3: 100.0}, now=100.0)
+    assert hanging == {
+        1: "it hung, and was killed: it was at one piece of work for 2.1 s, where 2.0 s are allowed",
+    }
 
 
 def test_slow_work_has_a_longer_lease():
@@ -31,4 +34,4 @@ def test_a_worker_as_slow_as_any_before_never_hangs(pieces, lease_s):
     for seconds in pieces:
         leases.took(seconds)
     if pieces:
-        assert leases.overdue([1000.0], now=1000.0 + 9.99 * max(pieces)) == []
+        assert leases.hanging({0: 1000.0}, now=1000.0 + 9.99 * max(pieces)) == {}

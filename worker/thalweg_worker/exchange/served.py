@@ -4,7 +4,7 @@ Rules:
   - The server says what to compute (Work), and how much of the parameters is there (Ready); the worker waits for what
     it is about to read, and for nothing more.
   - A gradient belongs to this worker from Work until it has said that its last element is final; what is final already
-    may be read by the server at any time.
+    may be read by the server at any time. Where another worker began it, and is gone, only the rest of it does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class StoppedError(Exception):
 class ServedExchange:
     """One worker's end.
 
-    chunks:  the chunks of the held-out set that this worker evaluates
     waited_s: how long it has waited for parameters, in all, in seconds
     faults:  what is planned for this worker
     """
@@ -42,13 +41,11 @@ class ServedExchange:
         self.faults = faults
         self.waited_s = 0.0
         welcome = connection.welcome
-        self.chunks = range(welcome.chunks_of_worker.begin, welcome.chunks_of_worker.end)
         plan = ServedPlan(
             size=welcome.size, versions=welcome.versions, gradients=welcome.gradients, slots=welcome.slots
         )
         self._vectors = ServedVectors(plan, connection.fds[0], server=False)
         os.close(connection.fds[0])
-        self._gradients = range(welcome.gradients_of_worker.begin, welcome.gradients_of_worker.end)
         self._parameters = [connection.layout.views(row) for row in self._vectors.versions]
         self._ready = Ready(0, 0)
         self._heard: deque[FromServer] = deque()  # ahead of its turn
@@ -99,14 +96,13 @@ class ServedExchange:
         return len(self._parameters)
 
     def gradient(self, index: int) -> NDArray[np.float32]:
-        """Where the `index`-th gradient of this worker's goes, flat, writable."""
-        row: NDArray[np.float32] = self._vectors.gradients[self._gradients[index]]
+        """The `index`-th gradient in the memory of this host, flat, writable; Work says which are this worker's."""
+        row: NDArray[np.float32] = self._vectors.gradients[index]
         return row
 
-    @property
-    def state(self) -> list[NDArray[np.float32]]:
-        """The state of this worker's own rule, each array flat, writable."""
-        return list(self._vectors.state[self._gradients[0]])
+    def state(self, index: int) -> list[NDArray[np.float32]]:
+        """The state of the own rule of the worker whose gradient is the `index`-th, each array flat, writable."""
+        return list(self._vectors.state[index])
 
     def final(self, step: int, part: int, begin: int, loss: float) -> None:
         """Says that the elements from `begin` on of a part's gradient are final; with begin = 0, its loss."""

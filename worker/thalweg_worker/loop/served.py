@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.layout import Layout
 from thalweg_proto.messages import Begin, Evaluate, Finish, StepRecord, Stop, Work
+from thalweg_proto.shared_memory import FLOAT_BYTES
 from thalweg_proto.shares import share
 from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import Dataset
@@ -28,7 +30,7 @@ from thalweg_worker.exchange.served import ServedExchange, StoppedError
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop.clipping import shorten
 from thalweg_worker.loop.evaluation import evaluate
-from thalweg_worker.loop.local_steps import NewLocalUpdate
+from thalweg_worker.loop.local_steps import LocalUpdate, NewLocalUpdate
 from thalweg_worker.sampler import Sampler
 
 
@@ -103,10 +105,10 @@ class _Loop:
             if isinstance(message, Begin):
                 mark = perf_counter()
             elif isinstance(message, Evaluate):
-                self._evaluate(message.version)
+                self._evaluate(message)
                 mark = perf_counter()
             elif isinstance(message, Work):
-                if self._pushed is not None:
+                if self._pushed is not None and self._pushed < message.step:
                     exchange.faults.at("push.acknowledged", self._pushed)
                 self._sample_s = self._compute_s = self._push_s = 0.0
                 self._compute(message)
@@ -117,14 +119,13 @@ class _Loop:
     def _compute(self, work: Work) -> None:
         raise NotImplementedError
 
-    def _evaluate(self, version: int) -> None:
+    def _evaluate(self, message: Evaluate) -> None:
         assert self._held_out is not None  # else nothing would be evaluated
-        exchange = self._exchange
+        exchange, version = self._exchange, message.version
         if not self._how.copies:
             exchange.wait(version, self._layout.size)
-        evaluate(
-            exchange.connection, self._engine, exchange.parameters(version), self._held_out, version, exchange.chunks
-        )
+        chunks = range(message.begin, message.end)
+        evaluate(exchange.connection, self._engine, exchange.parameters(version), self._held_out, version, chunks)
 
     def _tell(self, work: Work, begin: float) -> float:
         """Tells the server how a step went that began at `begin`; returns when it ended."""
@@ -180,35 +181,57 @@ class _InPlace(_Loop):
         self._begins = {tensor.name: tensor.begin for tensor in self._layout.tensors}
         self._now = (0, 0)  # step and part of the gradient that is computed
         self._told = 0  # its elements from here on were said to be final
+        self._apart: NDArray[np.float32] | None = None  # a gradient whose end must not be written where it goes
+        self._rest: NDArray[np.float32] | None = None  # where the begin of that goes
 
     def _compute(self, work: Work) -> None:
-        for index, part in enumerate(range(work.begin, work.end)):
+        size = self._layout.size
+        for index, part in enumerate(range(work.begin, work.end), work.gradient):
             if self._exchange.superseded(work.step):
                 return
-            self._now, self._told = (work.step, part), self._layout.size
+            self._now, self._told = (work.step, part), work.until
             self._take(work.step, part)
-            loss = self._differentiate(self._gradient(work, index, part))
+            gradient = self._gradient(work, index, part) if work.until == size else self._again(work, index, part)
+            loss = self._differentiate(gradient)
+            self._bring(0)
             self._push(work.step, part, 0, loss)
+            self._rest = None
 
     def _gradient(self, work: Work, index: int, part: int) -> Callable[[], float]:
         key = (work.version % self._exchange.versions, part)
         if key not in self._bound:
-            exchange = self._exchange
-            self._bound[key] = self._engine.gradient(
-                exchange.parameters(work.version),
-                self._source.batch(part),
-                weight=self._sampler.size(part) / self._sampler.batch_size,
-                out=self._layout.views(exchange.gradient(index)),
-                before_read=self._before_read,
-                on_ready=_Suffix(self._layout, self._final).ready,
-            )
+            self._bound[key] = self._bind(work, part, self._exchange.gradient(index))
         return self._bound[key]
+
+    def _again(self, work: Work, index: int, part: int) -> Callable[[], float]:
+        """A gradient that another one began, who is gone: computed apart, since the server may have summed its end."""
+        if self._apart is None:
+            # A mapping, as where the others go: the same alignment, whatever an engine makes of that.
+            self._apart = np.frombuffer(mmap.mmap(-1, self._layout.size * FLOAT_BYTES), dtype=np.float32)
+        self._rest = self._exchange.gradient(index)
+        return self._bind(work, part, self._apart)
+
+    def _bind(self, work: Work, part: int, out: NDArray[np.float32]) -> Callable[[], float]:
+        return self._engine.gradient(
+            self._exchange.parameters(work.version),
+            self._source.batch(part),
+            weight=self._sampler.size(part) / self._sampler.batch_size,
+            out=self._layout.views(out),
+            before_read=self._before_read,
+            on_ready=_Suffix(self._layout, self._final).ready,
+        )
+
+    def _bring(self, begin: int) -> None:
+        """Puts what is final from `begin` on of a gradient that was computed apart where it goes."""
+        if self._rest is not None and self._apart is not None:
+            self._rest[begin : self._told] = self._apart[begin : self._told]
 
     def _before_read(self, name: str, end: int) -> None:
         self._exchange.wait(self._now[0], self._begins[name] + end)
 
     def _final(self, begin: int) -> None:
         if 0 < begin < self._told:
+            self._bring(begin)
             self._told = begin
             self._push(*self._now, begin, np.nan)
 
@@ -226,11 +249,13 @@ class _Copying(_Loop):
         self._push_s += perf_counter() - mark
         part = work.begin
         self._take(work.step, part)
-        loss = self._differentiate(self._gradient(part))
-        shorten(self._exchange.gradient(0), self._how.clip_norm)
+        gradient = self._exchange.gradient(work.gradient)
+        loss = self._differentiate(self._gradient(part, gradient))
+        shorten(gradient, self._how.clip_norm)
         self._push(work.step, part, 0, loss)
 
-    def _gradient(self, part: int) -> Callable[[], float]:
+    def _gradient(self, part: int, gradient: NDArray[np.float32]) -> Callable[[], float]:
+        """`gradient`: where it goes, the same each time."""
         batch = self._source.batch(part)
         key = (len(batch.x),)
         if key not in self._bound:
@@ -238,7 +263,7 @@ class _Copying(_Loop):
                 self._layout.views(self._copy),
                 batch,
                 weight=1.0,
-                out=self._layout.views(self._exchange.gradient(0)),
+                out=self._layout.views(gradient),
             )
         return self._bound[key]
 
@@ -252,27 +277,29 @@ class _Local(_Loop):
         self._copy = np.empty(size, dtype=np.float32)
         # Zeros: nobody writes the gaps between tensors, and the rule reads them.
         self._sum, self._one = np.zeros(size, dtype=np.float32), np.zeros(size, dtype=np.float32)
-        assert self._how.new_local_update is not None  # the launch gives it where there are local steps
-        self._update = self._how.new_local_update(self._exchange.state)
+        self._update: LocalUpdate | None = None
         sampler = self._sampler
         self._parts = share(sampler.microbatches, self._exchange.connection.rank, self._how.workers)
         self._samples = sum(sampler.size(m) for m in self._parts)
 
     def _compute(self, work: Work) -> None:
         exchange, how = self._exchange, self._how
+        if self._update is None:
+            assert how.new_local_update is not None  # the launch gives it where there are local steps
+            self._update = how.new_local_update(exchange.state(work.gradient))
         exchange.wait(work.version, self._layout.size)
         start = exchange.vector(work.version)
         np.copyto(self._copy, start)
         first = work.step * how.local_steps
-        losses = [self._step(step) for step in range(first, min(first + how.local_steps, how.steps))]
+        losses = [self._step(step, self._update) for step in range(first, min(first + how.local_steps, how.steps))]
         mark = perf_counter()
-        change = exchange.gradient(0)
+        change = exchange.gradient(work.gradient)
         np.subtract(start, self._copy, out=change)
         np.multiply(change, np.float32(1 / how.workers), out=change)
         self._compute_s += perf_counter() - mark
         self._push(work.step, work.begin, 0, float(np.mean(losses)))
 
-    def _step(self, step: int) -> float:
+    def _step(self, step: int, update: LocalUpdate) -> float:
         """One step of this worker on its own part of the batch; its mean loss."""
         loss = 0.0
         for index, part in enumerate(self._parts):
@@ -283,7 +310,7 @@ class _Local(_Loop):
                 np.add(self._sum, self._one, out=self._sum)
         mark = perf_counter()
         shorten(self._sum, self._how.clip_norm)
-        self._update(step, self._copy, self._sum)
+        update(step, self._copy, self._sum)
         self._compute_s += perf_counter() - mark
         return loss
 
