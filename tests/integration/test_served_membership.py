@@ -11,6 +11,7 @@ import pytest
 from tests.integration.local_run import Engine, Killed, start_locally, train_locally
 
 from thalweg_proto.shared_memory import CHUNK
+from thalweg_worker.exchange import ServedExchange
 
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 STEPS = 12
@@ -101,6 +102,18 @@ def test_the_living_of_a_host_take_over_what_a_dead_worker_had_in_hand(undisturb
     run = start([3, 1], engine=deaths.engine, **of).join()
     assert (deaths.open, run.killed.qsize()) == ([], 1)
     same(run, undisturbed(**of))
+
+
+def test_what_a_worker_says_twice_counts_once(undisturbed, monkeypatch):
+    """Each of its words about its gradients: nothing is summed, or counted, a second time."""
+    final = ServedExchange.final
+
+    def twice(self, *word):
+        final(self, *word)
+        final(self, *word)
+
+    monkeypatch.setattr(ServedExchange, "final", twice)
+    same(start([2, 1]).join(), undisturbed())
 
 
 @pytest.mark.faults("worker gone that was alone on its host, replaced", how="in its thread", expected="=bits")

@@ -175,7 +175,8 @@ class BarrierFlow:
         if message.part not in self._mine:
             raise ProtocolError(f"part: expected one of host {self._host}'s; found {message.part} of worker {rank}")
         part, in_hand = Part(message.step, message.part), self._view.in_hand
-        if not in_hand.has(rank, part) and message.step >= self._announced:
+        late = self._step.backup > 0 and message.step < self._announced  # the lead counts it
+        if not (late or in_hand.has(rank, part)):
             return  # it was there before, or the run ends without it
         if message.begin == 0:
             in_hand.done(rank, part)
