@@ -522,6 +522,15 @@ def test_what_a_dead_worker_had_is_granted_to_one_who_waits():
     assert hosts.account.telemetry.generation == 4
 
 
+def test_one_who_waits_and_is_gone_is_granted_nothing():
+    """What falls free goes to the next one."""
+    hosts = Staled((1, 1), microbatches=1, batch_size=1, consistency="ssp", staleness=0, steps=9)
+    hosts.ready()
+    hosts.say(1, gone=HostMessage.Gone(rank=1))
+    hosts.pushed(0, 0, 0)
+    assert hosts.applied(0, 0) == ["0: granted step=1 version=1"]
+
+
 def test_a_grant_that_crosses_the_word_that_its_worker_is_gone_is_returned_once():
     """The one in its place comes first, and does it; or it has not come, and it goes to another."""
     hosts = Staled((1, 1), microbatches=1, batch_size=1, consistency="async", steps=9)
