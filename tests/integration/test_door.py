@@ -133,7 +133,7 @@ def ask(address: str, data: bytes) -> exchange_pb2.Welcome:
 def test_another_protocol_version_is_refused(door):
     """The answer names both versions."""
     hello = exchange_pb2.Hello(protocol_version=99, job_id="job", rank=0, layout_sha256=LAYOUT.names_sha256)
-    assert "expected protocol version 5; found 99" in ask(door.address, hello.SerializeToString()).refused
+    assert "expected protocol version 6; found 99" in ask(door.address, hello.SerializeToString()).refused
 
 
 @pytest.mark.faults("malformed hello of a worker", how="hypothesis", expected="refused, the door stays open")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tests.integration.local_run import Engine, Killed, start_locally, train_locally
 
+from thalweg_cluster.hosts import server
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_worker.exchange import ServedExchange
 
@@ -130,6 +131,16 @@ def test_a_host_whose_only_worker_died_waits_for_another(undisturbed, when, of):
     same(run, undisturbed(**of))
 
 
+def test_a_host_does_not_wait_for_another_worker_for_ever(monkeypatch):
+    """The run ends, and says which host and which workers it was."""
+    monkeypatch.setattr(server, "REPLACE_S", 0.5)
+    deaths = Deaths((4, 5))
+    run = start([1, 1], engine=deaths.engine).join()
+    assert run.result.error == (
+        "host 1 has no worker at step 4: all of [1] are gone, and none took their place within 0.5 s"
+    )
+
+
 def test_who_takes_over_dies_too(undisturbed):
     """Three die at the same microbatch, one after the other, each when its end is told of; all are replaced."""
     deaths = Deaths(*[(4, 1)] * 3, when="in the middle")
@@ -238,8 +249,8 @@ def test_a_worker_that_hangs_is_killed_and_its_work_taken_over(undisturbed, host
         killed.set()
 
     def made(servers):
-        for server in servers:
-            monkeypatch.setattr(server._door, "kill", kill)
+        for each in servers:
+            monkeypatch.setattr(each._door, "kill", kill)
 
     run = start([2, 2], engine=hangs((4, 3 * host + 1), killed), made=made, of_server={"block": CHUNK, "lease_s": 0.5})
     same(run.join(), undisturbed())

@@ -15,7 +15,10 @@ from tests.hosts.needs import needs_hosts
 from tests.hosts.network import Hosts
 from tests.hosts.ray_hosts import RayHosts
 from tests.scenarios.conftest import DIGITS, Finished
+from tests.scenarios.test_planned_faults import write
 from tests.scenarios.test_readme import BLOCKS
+
+from thalweg_proto.faults import Fault
 
 pytestmark = [pytest.mark.slow, needs_hosts]
 
@@ -47,8 +50,11 @@ def command(folder: Path, *changes: str, flags: Sequence[str] = ()) -> list[str]
 def train(hosts: Hosts, cluster: RayHosts, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Finished]:
     """`train("train.steps=3", ..., flags=["--insecure"])` on the first host."""
 
-    def train(*changes: str, flags: Sequence[str] = ()) -> Finished:
+    def train(*changes: str, flags: Sequence[str] = (), faults: Sequence[Fault] = ()) -> Finished:
         folder = tmp_path_factory.mktemp("run")
+        if faults:
+            write(folder, *faults)
+            flags = [*flags, "--faults", "plan.toml"]
         ended = hosts[0].run(
             command(folder, *changes, flags=flags), cwd=folder, env=cluster.environment, check=False, timeout_s=120.0
         )
@@ -75,6 +81,37 @@ def test_one_two_and_three_hosts_give_the_same_weights(train):
     assert len({run.summary["eval"]["loss"] for run in runs}) == 1
     assert len({(run.folder / "weights.safetensors").read_bytes() for run in runs}) == 1
     assert [(run.folder / "ca.pem").exists() for run in runs] == [False, True, True, True]
+
+
+LOSING = ("train.steps=300", "checkpoint.every_steps=0", "cluster.lease_s=1")
+AGAIN = Fault(do="delay", at="push.before", worker=0, step=151, seconds=0.001)
+"""It fires in the step after that in which a worker is lost: so long that one took."""
+
+
+@pytest.mark.faults("worker {id}, of two hosts", how="plan: in step 150", expected="=bits")
+@pytest.mark.parametrize(
+    ("lost", "shape_of_job"),
+    [
+        ({"do": "kill"}, ["cluster.workers=4"]),
+        ({"do": "pause", "seconds": 60.0}, ["cluster.workers=4"]),
+        ({"do": "kill"}, ["cluster.workers=2", "cluster.placement=SPREAD"]),
+    ],
+    ids=["killed", "paused past its lease", "alone on its host killed"],
+)
+def test_a_worker_of_several_hosts_that_is_lost_is_replaced(lost, shape_of_job, train, row):
+    """Without a checkpoint to go on from: its microbatches are computed by the others of its host, or by the one that
+    takes its place where there is none."""
+    job = (*LOSING, *shape_of_job)
+    expected = train(*job).summary["weights_sha256"]
+    run = train(*job, faults=[Fault(at="push.before", worker=1, step=150, **lost), AGAIN])
+    assert run.summary["hosts"] == 2
+    assert run.status == 0, run.output
+    assert [told["fired"] for told in run.summary["faults"]] == [True, True], run.output
+    assert run.summary["weights_sha256"] == expected
+    assert run.summary["restarts"] == {"worker": 1, "server": 0}
+    assert "going on after step" not in run.output
+    at_s = [json.loads(line)["at_s"] for line in (run.folder / "faults.jsonl").read_text().splitlines()]
+    row.found("=bits", recovery_s=at_s[1] - at_s[0])
 
 
 def test_an_insecure_run_is_the_same_without_tls(train):

@@ -385,7 +385,7 @@ class HostServer:
         if now - self._workerless_s > REPLACE_S and not (self._finished or self._stopped):
             raise WorkerError(
                 f"host {self.spec.host} has no worker at step {self._step}: all of {list(self.ranks)} are gone, and "
-                f"none took their place within {REPLACE_S:.0f} s"
+                f"none took their place within {REPLACE_S:g} s"
             )
 
     def deal(self, pieces: Iterable[Piece]) -> None:
