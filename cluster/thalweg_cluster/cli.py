@@ -5,9 +5,7 @@ Exit status: 0 succeeded; 2 the user's input is wrong, nothing was started; 1 th
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from time import time
@@ -17,13 +15,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from thalweg_proto.errors import InputError, Problem, ThalwegError, attempt
+from thalweg_cluster.commands.jobs import Address, cancel, job_meant, jobs, logs, resume_job, submit, watch_job
+from thalweg_cluster.commands.mistakes import EXIT_INTERRUPTED, reported
+from thalweg_cluster.commands.serve import serve
+from thalweg_proto.errors import Problem, attempt
 
 if TYPE_CHECKING:
     from thalweg_cluster.security.given import Given
     from thalweg_proto.faults import Plan
 
-EXIT_INTERRUPTED = 130
 STARTED_AT = time()
 """When the command was given, in seconds since 1970: what is imported later is part of the start-up."""
 
@@ -56,26 +56,6 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-
-
-@contextlib.contextmanager
-def reported() -> Iterator[None]:
-    """Turns the errors of a command into messages on standard error, and exit statuses."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    try:
-        yield
-    except InputError as error:
-        noun = "mistake" if len(error.problems) == 1 else "mistakes"
-        errors.print(f"{len(error.problems)} {noun}; nothing was started")
-        for problem in error.problems:
-            errors.print(f"  {problem}")
-        raise typer.Exit(error.exit_status) from None
-    except ThalwegError as error:
-        errors.print(f"failed: {error}")
-        raise typer.Exit(error.exit_status) from None
-    except KeyboardInterrupt:
-        errors.print("interrupted before the first step")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def where() -> tuple[str | None, int | None]:
@@ -144,7 +124,12 @@ def train(
 @app.command()
 def resume(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The folder of a run, with its checkpoints.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DIR|JOB",
+            help="The folder of a run, with its checkpoints; or the number of a job of the service.",
+            show_default=False,
+        ),
     ],
     set_: Annotated[
         list[str] | None,
@@ -157,10 +142,15 @@ def resume(
     insecure: Insecure = False,
     ledger: WithLedger = False,
     faults: Faults = None,
+    address: Address = None,
 ) -> None:
-    """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended."""
+    """Go on from the newest whole checkpoint of DIR, to the same bits as if the run had never ended. A JOB of the
+    service, which was cancelled or has failed, waits in its queue again."""
     with reported():
         console = Console()
+        if (job := job_meant(folder, address)) is not None:
+            resume_job(job, console, changed=bool(set_ or ledger or faults))
+            return
         from thalweg_cluster.reporting.files import may_go_on
 
         if may_go_on(folder):
@@ -191,19 +181,34 @@ def resume(
 
 @app.command()
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|JOB", help="The folder of a run; or the number of a job of the service.", show_default=False
+        ),
+    ],
+    address: Address = None,
 ) -> None:
     """Show a run that goes on, whoever started it, to its end; or how it ended. Exits with its exit status."""
     with reported():
         console = Console()
+        job = job_meant(folder, address)
         try:
-            from thalweg_cluster.launch.train import watch as follow
+            if job is not None:
+                status = watch_job(job, console)
+            else:
+                from thalweg_cluster.launch.train import watch as follow
 
-            status = follow(folder, console)
+                status = follow(folder, console)
         except KeyboardInterrupt:
-            console.print(f"no longer watching; the run in {folder} goes on", highlight=False, soft_wrap=True)
+            what = f"the run in {folder}" if job is None else f"job {folder}"
+            console.print(f"no longer watching; {what} goes on", highlight=False, soft_wrap=True)
             status = EXIT_INTERRUPTED
         raise typer.Exit(status)
+
+
+for command in (serve, submit, jobs, cancel, logs):
+    app.command()(command)
 
 
 @app.command()

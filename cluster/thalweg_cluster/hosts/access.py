@@ -16,6 +16,7 @@ OPEN = frozenset({"/grpc.health.v1.Health/Check"})
 RIGHTS: Mapping[str, Right] = {
     "/thalweg.v1.ParameterServer/Pull": Right.READ,
     "/thalweg.v1.ParameterServer/Status": Right.READ,
+    **{f"/thalweg.v1.JobService/{method}": Right.READ for method in ("Get", "List", "Watch", "Logs")},
     "/grpc.health.v1.Health/Watch": Right.READ,
 }
 """All others take the full token, also those that nobody has heard of."""

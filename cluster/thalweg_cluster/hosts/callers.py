@@ -61,16 +61,17 @@ class Hosts:
 class Outsiders:
     """The callers of a clients' door."""
 
-    def __init__(self, stream_s: float) -> None:
-        """`stream_s`: how long a stream of theirs may last."""
+    def __init__(self, stream_s: float, streams_max: int = OUTSIDE_STREAMS_MAX) -> None:
+        """`stream_s`: how long a stream of theirs may last; `streams_max`: so many at the same time."""
         self._stream_s = stream_s
-        self._room = threading.BoundedSemaphore(OUTSIDE_STREAMS_MAX)
+        self._streams_max = streams_max
+        self._room = threading.BoundedSemaphore(streams_max)
 
     @contextmanager
     def stream(self, context: grpc.ServicerContext) -> Iterator[None]:
         """Within the block a client's stream lasts, and no longer than its time. RefusedError if there are too many."""
         if not self._room.acquire(blocking=False):
-            expected = f"at most {OUTSIDE_STREAMS_MAX} streams of others than hosts at the same time"
+            expected = f"at most {self._streams_max} streams of others than hosts at the same time"
             raise RefusedError(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"expected {expected}; found one more"))
         over = threading.Timer(self._stream_s, context.cancel)
         over.daemon = True

@@ -78,8 +78,9 @@ class Listener:
         calls_max: int,
         patience_s: float,
         name: str,
+        port: int = 0,
     ) -> None:
-        """Binds a free port of `bind` for the methods in `handlers`, by service and name.
+        """Binds `port` of `bind`, 0: a free one, for the methods in `handlers`, by service and name.
 
         calls_max:  so many calls are answered at the same time; one more gets RESOURCE_EXHAUSTED
         patience_s: after so long a client that hangs is given up; pings of its own are to be a third of it apart
@@ -103,7 +104,7 @@ class Listener:
         self.server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in handlers.items())
         )
-        address = f"{bind}:0"
+        address = f"{bind}:{port}"
         if guard.tls is None:
             self.port = self.server.add_insecure_port(address)
         else:

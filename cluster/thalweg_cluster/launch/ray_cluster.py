@@ -46,7 +46,7 @@ def connect(address: str) -> None:
     if (why := why_nobody_answers(address)) is not None:
         hint = "start one with `ray start --head`, or unset RAY_ADDRESS to run on this machine alone"
         raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {why}", hint)])
-    _quiet()
+    quiet()
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises a different one for each way in which it cannot connect
@@ -54,7 +54,8 @@ def connect(address: str) -> None:
         raise InputError([Problem("RAY_ADDRESS", expected, f"{address!r}: {error}", hint)]) from error
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Before Ray is started or joined: what it would say, and to whom, by itself."""
     # Ray asks on the terminal, and reports to its makers, unless told.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # What Ray will do with accelerators one day is not our user's to read on each run.
@@ -71,7 +72,7 @@ def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversu
     """
     cores = len(os.sched_getaffinity(0))
     if address is None:
-        _quiet()
+        quiet()
         warning = oversubscribed(cluster.most, cores)
         # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
         os.environ.setdefault("RAY_worker_niceness", "0")

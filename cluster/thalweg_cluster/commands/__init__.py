@@ -1,0 +1,6 @@
+"""Commands of `thalweg` beside those of one run (cli.py). What is slow to import is imported when it is needed.
+
+mistakes.py  errors as messages and exit statuses, for all commands
+serve.py     the service
+jobs.py      its clients: submit, jobs, watch, cancel, logs, resume
+"""
