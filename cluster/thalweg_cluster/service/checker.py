@@ -91,19 +91,22 @@ class Checker:
         with self._lock:
             process = self._living()
             self._number += 1
-            self._waiting[self._number] = answer
             assert process.stdin is not None  # it is a pipe
             try:
                 process.stdin.write(json.dumps({**question, "number": self._number}) + "\n")
                 process.stdin.flush()
             except OSError:
-                answer.set_exception(RunError("the checker of jobs has died: submit again"))
+                raise _died() from None
+            self._waiting[self._number] = answer  # before the lock is given back: the reader needs it
         return answer
 
     def _living(self) -> subprocess.Popen[str]:
         if self._closed:
             raise RunError("the service ends")
         if self._process is None or self._process.poll() is not None:
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
+            self._waiting = {}  # who waited for the one before hears of its end from its own reader
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "thalweg_cluster.service.checker"],
                 stdin=subprocess.PIPE,
@@ -112,22 +115,28 @@ class Checker:
                 start_new_session=True,  # Ctrl-C is for the service
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},  # it forks
             )
-            threading.Thread(target=self._read, args=(self._process,), daemon=True, name="thalweg-checker").start()
+            threading.Thread(
+                target=self._read, args=(self._process, self._waiting), daemon=True, name="thalweg-checker"
+            ).start()
         return self._process
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _read(self, process: subprocess.Popen[str], waiting: dict[int, Future[str]]) -> None:
         assert process.stdout is not None  # it is a pipe
         with process.stdout as lines:
             for line in lines:
                 answer = json.loads(line)
                 with self._lock:
-                    waiting = self._waiting.pop(answer["number"])
-                waiting.set_result(answer["ended"])
+                    asked = waiting.pop(answer["number"])
+                asked.set_result(answer["ended"])
+        process.wait()
         with self._lock:
-            left, self._waiting = self._waiting, {}
-        for waiting in left.values():
-            if not waiting.done():
-                waiting.set_exception(RunError("the checker of jobs has died: submit again"))
+            for asked in waiting.values():
+                asked.set_exception(_died())
+            waiting.clear()
+
+
+def _died() -> RunError:
+    return RunError("the checker of jobs has died: submit again")
 
 
 def _checked(folder: Path, cpus: Sequence[int] | None) -> dict[str, Any]:

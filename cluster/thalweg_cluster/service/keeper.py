@@ -204,9 +204,10 @@ class Keeper:
             wanted = 1
         else:
             return
-        if self._asked.get(job.id, 0) < wanted:
+        if self._asked.get(job.id, 0) < wanted and self._runner.signal(
+            folder, signal.SIGKILL if wanted == 3 else signal.SIGTERM
+        ):
             self._asked[job.id] = wanted
-            self._runner.signal(folder, signal.SIGKILL if wanted == 3 else signal.SIGTERM)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
@@ -47,8 +46,9 @@ class Runner(Protocol):
         """The exit status of a command that has ended; negative: the signal that ended it; None: not known."""
         ...
 
-    def signal(self, folder: Path, number: int) -> None:
-        """Sends a signal; nothing where the command has ended. SIGKILL goes to all that it has started."""
+    def signal(self, folder: Path, number: int) -> bool:
+        """Sends a signal; SIGKILL goes to all that the command has started, too. False where it was not sent: the
+        command has ended, or is not there yet."""
         ...
 
 
@@ -104,13 +104,15 @@ class Commands:
         process = self._ours.pop(folder, None)
         return None if process is None else process.wait()
 
-    def signal(self, folder: Path, number: int) -> None:
+    def signal(self, folder: Path, number: int) -> bool:
         if not self.going_on(folder):
-            return
-        # Where the id is not there yet, the next try will find it.
-        with contextlib.suppress(ValueError, OSError):
+            return False
+        try:
             process = int((folder / _PID).read_text())
             (os.killpg if number == signal.SIGKILL else os.kill)(process, number)
+        except (ValueError, FileNotFoundError, ProcessLookupError):
+            return False
+        return True
 
 
 def has_checkpoint(folder: Path) -> bool:
