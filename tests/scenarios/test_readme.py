@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.scenarios.conftest import REPOSITORY, environment
+from tests.scenarios.served import Served
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
@@ -28,9 +30,18 @@ def test_every_command_is_known_to_this_test():
     assert "make train" in (REPOSITORY / ".ci" / "run").read_text()
 
 
+OF_THE_SERVICE = ("thalweg serve ", "thalweg submit ")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "session", [session for session in SESSIONS if any(command.startswith("thalweg ") for command in session)], ids=str
+    "session",
+    [
+        session
+        for session in SESSIONS
+        if any(command.startswith("thalweg ") for command in session) and not session[0].startswith(OF_THE_SERVICE)
+    ],
+    ids=str,
 )
 def test_commands_of_the_readme_run(session, ray_address, tmp_path):
     """Each command ends with status 0, from the repository's folder, after those that stand before it."""
@@ -45,6 +56,40 @@ def test_commands_of_the_readme_run(session, ray_address, tmp_path):
         assert {"ledger": "exactly once an epoch: yes", "scale": "report.html"}.get(
             words[1], "succeeded"
         ) in done.stdout
+
+
+@pytest.mark.slow
+def test_commands_of_the_service_run(tmp_path):
+    """Those of the clients in order, each with the status and the words that it should have."""
+    [served] = [session for session in SESSIONS if session and session[0].startswith("thalweg serve ")]
+    [typed] = [session for session in SESSIONS if session and session[0].startswith("thalweg submit ")]
+    expected = {
+        "submit": "queued",
+        "jobs": "digits",
+        "watch": "succeeded",
+        "logs": "weights sha256",
+        "cancel": "cancel",
+    }
+    [words] = [command.split() for command in served]
+    assert words[:3] == ["thalweg", "serve", "--address"]
+    with ExitStack() as stack:
+        service = Served(tmp_path / "state", stack)
+        for command in typed:
+            name = command.split()[1]
+            assert expected.get(name, "queued") in service.command(*command.split()[1:], cwd=REPOSITORY), command
+
+
+@pytest.mark.slow
+def test_the_client_shown_works_as_shown(tmp_path):
+    """It gives the state of a job and its losses."""
+    [shown] = [text for language, text in BLOCKS if language == "python" and "thalweg_cluster.client" in text]
+    names = {}
+    exec(compile(shown, "README.md", "exec"), names)
+    with ExitStack() as stack:
+        service = Served(tmp_path / "state", stack)
+        state, losses = names["losses"](service.address, REPOSITORY / "cluster/jobs/digits.toml", "train.steps=40")
+    assert state == "succeeded"
+    assert losses[-1] < losses[0]
 
 
 def test_the_job_shown_is_the_job_that_make_train_runs():

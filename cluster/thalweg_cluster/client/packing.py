@@ -18,7 +18,7 @@ import tomli_w
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import ArrayPair
-from thalweg_proto.job.loading import override, read_table
+from thalweg_proto.job.loading import near_missing, override, read_table
 from thalweg_proto.job.parsing import parse_job
 from thalweg_proto.job.sections import BUILT_IN_DATA, BUILT_IN_MODELS
 from thalweg_proto.jobs import CHUNK_BYTES_MAX, plain
@@ -108,5 +108,7 @@ def _named(path: str, packed: Packed) -> str:
 
 def problem_of(mistake: pb.Mistake, packed: Packed) -> Problem:
     """A mistake that the service found, in words of this machine."""
-    texts = (mistake.field, mistake.expected, mistake.found, mistake.hint)
-    return Problem(*(packed.here(text) for text in texts))
+    field, expected, found, hint = map(packed.here, (mistake.field, mistake.expected, mistake.found, mistake.hint))
+    path = found.removeprefix("no such file: ")
+    # What lies near a file that is missing is here, not there.
+    return Problem(field, expected, found, near_missing(path) if path != found and hint else hint)

@@ -30,7 +30,7 @@ from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.keeper import Changes, Keeper
 from thalweg_cluster.service.messages import STATE_OF, job_message, row_message
 from thalweg_cluster.service.runner import LOG, SUBMITTED
-from thalweg_cluster.service.shipping import check_header, check_size, digest_of, receive
+from thalweg_cluster.service.shipping import check_header, check_size, digest_of, receive, sync_folder
 from thalweg_cluster.service.table import JobRow, JobTable, Submission, WrongStateError
 from thalweg_cluster.service.watching import Rows, log_from, newest_row
 from thalweg_proto.errors import InputError, Problem, ProtocolError
@@ -197,6 +197,8 @@ class JobDoor:
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
         folder.rename(own / SUBMITTED)
+        for each in (own, own.parent):
+            sync_folder(each)
 
     # The others
 

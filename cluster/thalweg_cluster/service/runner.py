@@ -61,10 +61,10 @@ class Commands:
         self._ours: dict[Path, subprocess.Popen[bytes]] = {}
 
     def start(self, folder: Path, cluster: str, *, again: bool, same: bool) -> None:
-        (folder / SUMMARY).unlink(missing_ok=True)  # what an attempt before came to is not what this one does
-        if not same:
-            # It says where the coordinator of the run is: on a cluster that is gone.
+        if not same or (folder / SUMMARY).exists():
+            # It says where the coordinator of a run is that is gone with its cluster, or has ended.
             (folder / RECORD).unlink(missing_ok=True)
+        (folder / SUMMARY).unlink(missing_ok=True)  # what an attempt before came to is not what this one does
         words = command_for(folder, again=again)
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:

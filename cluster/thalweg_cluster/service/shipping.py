@@ -73,9 +73,20 @@ def receive(incoming: Path, header: pb.SubmitHeader, parts: Iterator[bytes]) -> 
             _write(path, parts, file.bytes)
         if next(parts, None) is not None:
             raise ProtocolError(_expected("data", "no more, since all files are whole", "another part"))
+        for inner in {folder, *(path.parent for path in folder.rglob("*"))}:
+            sync_folder(inner)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Its names survive a loss of power from now on. OSError where the disk does not take them."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write(path: Path, parts: Iterator[bytes], size: int) -> None:

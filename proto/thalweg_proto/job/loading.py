@@ -109,3 +109,13 @@ def _value(text: str) -> object:
         return text.strip()
     # A text of several lines could be a whole document; it is meant as text.
     return table["value"] if len(table) == 1 else text
+
+
+def near_missing(path: str) -> str:
+    """What lies near a `path` at which there is no file, as a hint for who has named it in a job file."""
+    folder = Path(path).parent
+    rest = "a relative path starts at the folder of the job file"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; {rest}"
+    near = nearest(Path(path).name, sorted(os.listdir(folder)))
+    return f"{near} looked in {folder}; {rest}" if near else f"looked in {folder}; {rest}"

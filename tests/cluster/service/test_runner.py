@@ -136,3 +136,8 @@ def test_what_an_attempt_before_has_left_does_not_mislead(same, commands, tmp_pa
     made.start(tmp_path, "there:1", again=True, same=same)
     made.status(tmp_path)
     assert (tmp_path / "coordinator.json").exists() == same
+    for name in ("summary.json", "coordinator.json"):
+        (tmp_path / name).touch()
+    made.start(tmp_path, "there:1", again=True, same=same)
+    made.status(tmp_path)
+    assert not (tmp_path / "coordinator.json").exists(), "its run has ended, and nothing of it can be joined"

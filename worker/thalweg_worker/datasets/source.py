@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.kinds import nearest
+from thalweg_proto.job.loading import near_missing
 from thalweg_proto.job.parsing import describe
 from thalweg_worker.datasets.stored import Array, StoredArray
 
@@ -45,14 +45,7 @@ def check_file(field: str, path: str) -> None:
         return
     if os.path.exists(path):
         raise InputError([Problem(field, "a file", "a folder" if os.path.isdir(path) else "no plain file")])
-    folder = Path(path).parent
-    if not folder.is_dir():
-        hint = f"there is no folder {folder}; a relative path starts at the folder of the job file"
-    else:
-        hint = nearest(Path(path).name, sorted(os.listdir(folder)))
-        hint = f"{hint} " if hint else ""
-        hint += f"looked in {folder}; a relative path starts at the folder of the job file"
-    raise InputError([Problem(field, "a file", f"no such file: {path}", hint)])
+    raise InputError([Problem(field, "a file", f"no such file: {path}", near_missing(path))])
 
 
 def check_columns(field: str, columns: list[str], label: str) -> None:
