@@ -141,6 +141,7 @@ def test_shell_completion_completes_commands_options_and_states(typed, expected)
     assert set(done.stdout.split()) == expected, done.stderr
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_after_it_was_cancelled_to_the_bits_of_one_that_was_not(service, job, undisturbed):
     """It stops with a checkpoint, and `thalweg resume JOB` goes on from it."""
     sets = ("train.steps=4000", "train.eval_every=400", "checkpoint.every_steps=400")

@@ -231,3 +231,21 @@ def test_a_disk_that_is_full_changes_nothing(table):
     assert table.count() == 1
     table._writer.execute(f"PRAGMA max_page_count = {pages + 1000}")
     assert table.add(submission("request-2", name=long), nowhere).id == 2
+
+
+def test_nothing_that_is_asked_often_walks_through_the_whole_table(table):
+    """What is asked of one job, of those that have not ended, and of the newest goes by an index."""
+    asked = []
+    table._reader.set_trace_callback(asked.append)
+    table.get(1)
+    table.by_request("request-1")
+    table.newest(100)
+    table.newest(100, before=7)
+    table.alive()
+    table._reader.set_trace_callback(None)
+    assert len(asked) == 5
+    for query in asked:
+        steps = [row["detail"] for row in table._reader.execute(f"EXPLAIN QUERY PLAN {query}")]
+        by_id = "ORDER BY id DESC LIMIT" in query  # which stops after so many
+        assert by_id or not any(step.startswith("SCAN") for step in steps), (query, steps)
+        assert by_id or "INDEX" in steps[0] or "PRIMARY KEY" in steps[0], (query, steps)
