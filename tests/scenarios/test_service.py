@@ -161,8 +161,11 @@ def test_a_job_goes_on_after_it_was_cancelled_to_the_bits_of_one_that_was_not(se
 
 
 @pytest.mark.slow
-def test_a_service_that_is_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_path, job, undisturbed):
-    """kill -9: its Ray cluster goes with it. The next one lets jobs go on from their checkpoints; who watches waits."""
+def test_a_service_that_is_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_path, job):
+    """kill -9: its Ray cluster goes with it. The next one lets jobs go on from their checkpoints; who watches waits.
+
+    The second job is the same one, and nothing happens to it.
+    """
     sets = ("train.steps=4000", "train.eval_every=400", "checkpoint.every_steps=400")
     words = [word for text in sets for word in ("--set", text)]
     with ExitStack() as stack:
@@ -175,8 +178,7 @@ def test_a_service_that_is_killed_goes_on_with_its_jobs_to_the_same_bits(tmp_pat
         service.start()
         assert watching.wait() == 0, watching.stdout.read()
         service.command("watch", "2")
-        for number in ("1", "2"):
-            assert service.summary(number)["weights_sha256"] == undisturbed(*sets)
+        assert service.summary("1")["weights_sha256"] == service.summary("2")["weights_sha256"]
         assert service.job("1")["attempts"] == 2
         assert service.job("2")["attempts"] == 1
         rows = (tmp_path / "state/jobs/1/metrics.jsonl").read_text().splitlines()
