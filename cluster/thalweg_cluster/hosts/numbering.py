@@ -18,14 +18,18 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NamedTuple
 
 from thalweg_proto.errors import ProtocolError
+from thalweg_proto.wire import Bytes
+
+Parts = Sequence[Bytes]
 
 TELL_EVERY = 16
 KEPT_MAX = 64
-"""At 1 MiB a message, 64 MiB; far more than is under way on a link of 1 Gbit/s."""
+"""Far more than is under way on a link of 1 Gbit/s; what a lossy format makes of them takes memory, others do not."""
 ASKED_MAX = 10
 
 
@@ -52,7 +56,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.number = 0
-        self._kept: deque[bytes] = deque()  # the newest ones: those that the hearer has not said to have
+        self._kept: deque[Parts] = deque()  # the newest ones: those that the hearer has not said to have
         self._repeating = 0  # how many of them, the newest, are to be sent again
 
     @property
@@ -65,8 +69,13 @@ class Sent:
         """Whether there is something that the hearer has not said to have."""
         return bool(self._kept)
 
-    def keep(self, message: bytes) -> None:
-        """The message of the number after `number` is sent."""
+    def keep(self, message: Parts) -> None:
+        """The message of the number after `number` is sent.
+
+        What it is made of stays as it is until the hearer has it: no buffer of a step that has not arrived is used for
+        another one (barrier_flow.py, stale_flow.py). So nothing is copied to be kept. What the hearer has and has not
+        said to have may change: it is not looked at any more.
+        """
         self.number += 1
         self._kept.append(message)
 
@@ -78,12 +87,12 @@ class Sent:
             self._kept.popleft()
         self._repeating = min(len(self._kept) if told.again else self._repeating, len(self._kept))
 
-    def again(self) -> bytes | None:
-        """The next message that is to be sent again; None: there is none."""
+    def again(self) -> tuple[int, Parts] | None:
+        """The next message that is to be sent again, with its number; None: there is none."""
         if not self._repeating:
             return None
         self._repeating -= 1
-        return self._kept[-1 - self._repeating]
+        return self.number - self._repeating, self._kept[-1 - self._repeating]
 
 
 class Taken:

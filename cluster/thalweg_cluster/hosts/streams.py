@@ -91,16 +91,17 @@ class Outbox:
                 return message
         parts = make()
         with self._changed:
-            message = seal(parts, self._sent.number + 1)
-            self._sent.keep(message)
-        return message
+            self._sent.keep(parts)
+            number = self._sent.number
+        return seal(parts, number)
 
     def _at_once(self) -> bytes | None:
         """What goes before all that waits: how far the stream is, then what is sent again."""
         if self._dropped:
             return None
         if self._told is None and not self._ask:
-            return self._sent.again()
+            repeated = self._sent.again()
+            return None if repeated is None else seal(repeated[1], repeated[0])
         taken, again = self._told or (0, False)
         progress = Progress(sent=self._sent.number if self._ask else 0, taken=taken, again=again)
         self._told, self._ask = None, False

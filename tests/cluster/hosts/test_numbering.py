@@ -13,10 +13,6 @@ WHOLE, LOST, DOUBLED, SPOILT = "whole", "lost", "doubled", "spoilt"
 FATES = st.lists(st.sampled_from([WHOLE, LOST, DOUBLED, SPOILT]), max_size=ASKED_MAX // 2)
 
 
-def number_of(message: bytes) -> int:
-    return int(message)
-
-
 class Stream:
     """One direction, over which a sender says all that it may, and a hearer answers."""
 
@@ -29,21 +25,25 @@ class Stream:
 
     def carry(self) -> None:
         """Until nothing more is said."""
-        while (message := self._next()) is not None:
+        while (number := self._next()) is not None:
             fate = self._forth.pop() if self._forth else WHOLE
             for _ in range({LOST: 0, DOUBLED: 2}.get(fate, 1)):
                 if fate == SPOILT:
                     self.taken.ask("spoilt")
-                elif self.taken.arrived(number_of(message)) is Arrival.NEXT:
-                    self.got.append(number_of(message))
+                elif self.taken.arrived(number) is Arrival.NEXT:
+                    self.got.append(number)
             self.answer()
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> int | None:
         again = self.sent.again()
-        if again is None and self.sent.number < self._messages and not self.sent.full:
-            again = b"%d" % (self.sent.number + 1)
-            self.sent.keep(again)
-        return again
+        if again is not None:
+            number, [part] = again
+            assert part == b"%d" % number
+            return number
+        if self.sent.number == self._messages or self.sent.full:
+            return None
+        self.sent.keep([b"%d" % (self.sent.number + 1)])
+        return self.sent.number
 
     def beat(self) -> None:
         if self.sent.waiting:
@@ -75,7 +75,7 @@ def test_where_nothing_happens_it_costs_one_word_in_so_many(messages):
     """And at most so many are kept meanwhile."""
     sent, taken, told = Sent(), Taken(), []
     for number in range(1, messages + 1):
-        sent.keep(b"")
+        sent.keep([b""])
         assert not sent.full
         assert taken.arrived(number) is Arrival.NEXT
         if (due := taken.due()) is not None:
@@ -96,11 +96,11 @@ def test_what_is_sent_again_is_what_is_not_there():
     """And of that, what is said to be there meanwhile is not sent once more."""
     sent = Sent()
     for number in range(1, 6):
-        sent.keep(b"%d" % number)
+        sent.keep([b"%d" % number])
     sent.heard(Told(2, True))
-    assert sent.again() == b"3"
+    assert sent.again() == (3, [b"3"])
     sent.heard(Told(4, False))
-    assert [sent.again(), sent.again()] == [b"5", None]
+    assert [sent.again(), sent.again()] == [(5, [b"5"]), None]
     sent.heard(Told(3, False))  # late: no news
     assert sent.again() is None
     assert sent.waiting
@@ -111,7 +111,7 @@ def test_no_more_is_kept_than_is_said():
     sent = Sent()
     for _ in range(KEPT_MAX):
         assert not sent.full
-        sent.keep(b"")
+        sent.keep([b""])
     assert sent.full
     sent.heard(Told(1, False))
     assert not sent.full
