@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from itertools import count
 
+from thalweg_cluster.hosts.answering import parsed
 from thalweg_cluster.hosts.numbering import Arrival, Sent, Taken, Told
 from thalweg_proto.errors import SpoiltError
 from thalweg_proto.v1.stream_pb2 import Envelope, Progress
@@ -120,7 +121,7 @@ class Inbox:
     def takes(self, message: bytes) -> bool:
         """Whether a message is the next one, and whole: then it is to be taken in. Of all others nothing is left to do.
 
-        ProtocolError where the next one was asked for too often.
+        ProtocolError where the next one was asked for too often, or where one that has no number is no Envelope.
         """
         asked, arrival = self._taken.asked, None
         try:
@@ -128,7 +129,7 @@ class Inbox:
             if number:
                 arrival = self._taken.arrived(number)
             else:
-                self._hear(Envelope.FromString(message).progress)
+                self._hear(parsed(Envelope, message).progress)
         except SpoiltError as error:
             self._taken.ask(str(error))
             self._count("messages_spoilt", 1)

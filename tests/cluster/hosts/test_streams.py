@@ -11,7 +11,7 @@ from thalweg_cluster.hosts.numbering import ASKED_MAX, KEPT_MAX, TELL_EVERY, Tol
 from thalweg_cluster.hosts.streams import Inbox, Outbox
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.v1.stream_pb2 import Envelope, Progress
-from thalweg_proto.wire import SEAL_BYTES, sealed_number
+from thalweg_proto.wire import SEAL_BYTES, seal, sealed_number
 
 PATIENCE_S = 30.0
 
@@ -288,3 +288,9 @@ def test_a_host_cannot_have_what_was_never_sent():
     """It is told what was expected."""
     with pytest.raises(ProtocolError, match="taken: expected at most 0, the newest number; found 3"):
         Outbox().heard(Told(3, False))
+
+
+def test_what_says_how_far_a_stream_is_may_be_nonsense():
+    """With a checksum that fits: it is refused, and what was expected is named."""
+    with pytest.raises(ProtocolError, match="expected a Envelope; found 19 bytes that are none"):
+        Inbox(Outbox()).takes(seal([b"\x0a"], 0))
