@@ -73,24 +73,31 @@ def test_a_doubled_message_is_taken_in_once(point, undisturbed, tmp_path):
         assert amiss(run, "repeated") == run.result.duplicates == 2
 
 
-BYTES = {"tag": 0, "name": 6, "middle": None, "checksum": -1}
+NAME = 6
+"""A byte in the header of a block. Its data are guarded by TLS alone."""
+BYTES = {"tag": 0, "name": NAME, "number": -12, "checksum": -1}
 
 
 @pytest.mark.faults("bit flipped in a message between hosts, {id}", how="plan: corrupt", expected="sent again, =bits")
 @pytest.mark.parametrize("point", POINTS)
 def test_a_spoilt_message_is_not_taken_in_but_sent_again(point, undisturbed, tmp_path):
-    """Wherever the bit is: in what says what the message is, in its numbers, in its checksum."""
+    """Wherever the bit is: in what says what the message is, in its number, in its checksum."""
     faults = planned(tmp_path, *[Fault(do="corrupt", at=point, byte=byte) for byte in BYTES.values()])
     run = train_locally(**LONGER[point], faults=faults)
     check_same(run, faults, undisturbed[LONGER[point]["steps"]])
     assert amiss(run, "spoilt") == len(BYTES)
 
 
+def acting(do: str, **where: object) -> Fault:
+    """A fault; what is spoilt is a name."""
+    return Fault(do=do, **where, **({"byte": NAME} if do == "corrupt" else {}))
+
+
 @pytest.mark.faults("gradient and parameters lost, doubled, spoilt at once", how="plan: {id}", expected="=bits")
 @pytest.mark.parametrize("hosts", [2, 3], ids=["two hosts", "three hosts"])
 def test_everything_at_once_changes_no_bit(hosts, undisturbed, tmp_path):
     """On all hosts, in the middle of the run and in its last step."""
-    acts = [Fault(do=do, at=point, step=step) for do in ACTS for point in TENSORS for step in (5, 11)]
+    acts = [acting(do, at=point, step=step) for do in ACTS for point in TENSORS for step in (5, 11)]
     job = HOSTS | {"workers": [1] * hosts}
     faults = planned(tmp_path, *acts)
     check_same(train_locally(**job, faults=faults), faults, undisturbed[STEPS])
@@ -102,7 +109,7 @@ def test_everything_at_once_changes_no_bit(hosts, undisturbed, tmp_path):
 @pytest.mark.parametrize("consistency", ["ssp", "async"])
 def test_messages_are_taken_in_once_where_nobody_waits(consistency, tmp_path):
     """Gradients, what is answered to them, and parameters that are fetched; each microbatch counts once."""
-    acts = [Fault(do=do, at=point) for do in ACTS for point in ("rpc.push.request", "rpc.push.reply", "rpc.pull.reply")]
+    acts = [acting(do, at=point) for do in ACTS for point in ("rpc.push.request", "rpc.push.reply", "rpc.pull.reply")]
     faults = planned(tmp_path, *acts)
     mode = {"consistency": consistency, "staleness": 2 if consistency == "ssp" else None, "schedule": GENTLE}
     run = train_locally(**HOSTS, **mode, faults=faults)
@@ -116,7 +123,7 @@ def test_messages_are_taken_in_once_where_nobody_waits(consistency, tmp_path):
 @pytest.mark.faults("message between hosts spoilt each time", how="plan: corrupt", expected="failed, host named")
 def test_a_message_that_never_comes_whole_ends_the_run(tmp_path):
     """With the host, the stream, what was expected and found; after it was asked for so often."""
-    faults = planned(tmp_path, *[Fault(do="corrupt", at="rpc.follow.reply", server=1)] * 100)
+    faults = planned(tmp_path, *[acting("corrupt", at="rpc.follow.reply", server=1)] * 100)
     run = train_locally(**HOSTS, faults=faults)
     expected = (
         r"host 0 at \S+ is gone at step \d+, with shard \[0, \d+\): INVALID_ARGUMENT \(follow\): number: expected \d+; "
