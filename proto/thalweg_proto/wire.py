@@ -11,9 +11,9 @@ Rules:
 
 The checksum is a sum of 64-bit words. It notices any bit that is flipped, and any burst of up to 64; not words that
 have changed places, which no wire does. One core does 12 to 21 GB/s of it (of zlib.crc32 2.0 to 3.6; 2026-11-26, blocks
-of 1 MiB, `python -m tests.benchmarks.checksum`). Between hosts it leaves out the data of a block: TLS guards them, and on
-a wire of 1 Gbit/s a step took 15 % longer with them (H = 512), since NumPy gives the interpreter away for the sum, and
-has to wait for it again.
+of 1 MiB, `python -m tests.benchmarks.checksum`). Between hosts it leaves out the data of a block: TLS guards them, and
+with them a step took 15 % longer on a wire of 1 Gbit/s (H = 512), since NumPy gives the interpreter away for the sum,
+and has to wait for it again.
 """
 
 from __future__ import annotations
