@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Staleness, Telemetry
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Staleness, Telemetry, WireCounts
 
 _GAUGES = (
     ("loss", "Mean loss over the batch of the newest step.", "loss"),
@@ -98,11 +98,20 @@ class TelemetryCollector(Collector):
                 "Bytes of the messages with tensors between a host and the others.",
                 labels=["host", "direction", "content"],
             )
-            for host, bytes_ in sorted(t.wire.items()):
-                for name, count in bytes_.counts.items():
+            for host, counts in sorted(t.wire.items()):
+                for name in WireCounts.BYTES:
                     content, direction = name.split("_")
-                    wire.add_metric([str(host), direction, content], count)
+                    wire.add_metric([str(host), direction, content], counts.counts[name])
             yield wire
+            amiss = CounterMetricFamily(
+                "thalweg_wire_messages_amiss",
+                "Messages between hosts that came again, and were ignored; spoilt, or not at all, and were asked for.",
+                labels=["host", "how"],
+            )
+            for host, counts in sorted(t.wire.items()):
+                for name in WireCounts.MESSAGES:
+                    amiss.add_metric([str(host), name.removeprefix("messages_")], counts.counts[name])
+            yield amiss
         phases = HistogramMetricFamily(
             "thalweg_step_phase_seconds", "Time of a worker's step by phase.", labels=["phase"]
         )

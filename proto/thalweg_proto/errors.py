@@ -8,6 +8,7 @@
         |-- ServerError     a server raised or died
         |-- LedgerError     the ledger of samples cannot be written, is damaged or contradicts itself
         `-- ProtocolError   a peer sent what its state or the protocol does not allow
+            `-- SpoiltError a message is not what was sent
 
 Validators do not raise: they return `Problem`s, so that one `InputError` can report every mistake at once.
 """
@@ -82,6 +83,10 @@ class LedgerError(RunError):
 
 class ProtocolError(RunError):
     """A peer sent what its state or the protocol does not allow."""
+
+
+class SpoiltError(ProtocolError):
+    """A message is not what was sent: it does not fit its checksum. The same one, sent again, may."""
 
 
 def attempt(problems: list[Problem], read: Callable[[], T]) -> T | None:

@@ -33,6 +33,7 @@ from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1 import parameter_server_pb2 as pb
+from thalweg_proto.wire import Bytes
 
 EXACT = make_format("float32")
 SECURITY = RunSecurity(token="bandwidth")  # without TLS, as what it is compared with
@@ -74,7 +75,7 @@ class End:
     def status(self) -> pb.StatusReply:
         return pb.StatusReply(protocol_version=PROTOCOL_VERSION, job_id=self.expected.job_id)
 
-    def pack(self, index: int) -> bytes:
+    def pack(self, index: int) -> list[Bytes]:
         begin, end, _ = self.expected.shards.blocks[index]
         data = EXACT.encode(self.memory[begin:end], None)
         return self.expected.pack(index, data, part_end=1, format=FORMAT_NUMBERS["float32"])

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.metrics import TelemetryCollector, serve_metrics
-from thalweg_cluster.server.telemetry import Telemetry, WireBytes
+from thalweg_cluster.server.telemetry import Telemetry, WireCounts
 from thalweg_proto.messages import StepRecord, pack_step, unpack_from_worker
 
 
@@ -30,9 +30,9 @@ def used(steps: int = 3) -> Telemetry:
     t.learning_rate = 0.1
     t.checkpoint_saved(2, 0.02)
     t.checkpoint_failed(3, "No space left on device")
-    t.wire[0] = WireBytes()
+    t.wire[0] = WireCounts()
     t.wire[0].add("gradients_sent", 1000)
-    t.on_wire(1, {**WireBytes().counts, "gradients_received": 1000})
+    t.on_wire(1, {**WireCounts().counts, "gradients_received": 1000, "messages_repeated": 2})
     return t
 
 
@@ -78,6 +78,8 @@ def test_counters_say_what_happened():
     assert samples["thalweg_exchanged_bytes_total", (("direction", "push"),)] == 2400
     wire = [("content", "gradients"), ("direction", "sent"), ("host", "0")]
     assert samples["thalweg_wire_bytes_total", tuple(wire)] == 1000
+    assert samples["thalweg_wire_messages_amiss_total", (("host", "1"), ("how", "repeated"))] == 2
+    assert used().duplicates == 2
     assert samples["thalweg_workers", (("state", "joined"),)] == 2
     assert samples["thalweg_steps_skipped_total", ()] == 1
     assert samples["thalweg_gradient_norm", ()] == 1.25

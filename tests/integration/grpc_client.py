@@ -21,7 +21,8 @@ TIMEOUT_S = 20.0
 STANDS_S = 600.0
 """How long a run stands still at most: as long as the slowest machine takes to do to it what a test wants."""
 SERVICE = "/thalweg.v1.ParameterServer/"
-PUSH, PULL, STATUS, ATTEND = SERVICE + "Push", SERVICE + "Pull", SERVICE + "Status", "/thalweg.v1.Coordination/Attend"
+PUSH, PULL, FOLLOW, STATUS = (SERVICE + name for name in ("Push", "Pull", "Follow", "Status"))
+ATTEND = "/thalweg.v1.Coordination/Attend"
 ONE_REQUEST = (PULL, STATUS)
 
 

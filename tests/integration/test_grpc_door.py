@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import (
     ATTEND,
+    FOLLOW,
     PULL,
     PUSH,
     STATUS,
@@ -36,6 +37,7 @@ from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage
+from thalweg_proto.wire import checksum
 
 # Several chunks, so that each of two hosts owns a shard of several blocks.
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
@@ -140,10 +142,10 @@ def test_a_block_that_is_none_is_refused(job, changed, status, details):
     assert found[1].startswith(details)
 
 
-FOLLOW = pull_request(follow=True).SerializeToString()
+FOLLOWS = pb.FollowRequest(protocol_version=PROTOCOL_VERSION, job_id="test", generation=1).SerializeToString()
 
 
-@pytest.mark.parametrize(("method", "message"), [(PUSH, part(sender=2)), (PULL, FOLLOW), (ATTEND, joined())])
+@pytest.mark.parametrize(("method", "message"), [(PUSH, part(sender=2)), (FOLLOW, FOLLOWS), (ATTEND, joined())])
 def test_a_host_has_one_stream_of_each_kind(method, message):
     """Who says that it is host 1, which has its stream, is refused; so are the lead itself, and who is no host."""
     with standing(**TWO_HOSTS) as job:
@@ -163,11 +165,8 @@ def test_a_host_has_one_stream_of_each_kind(method, message):
 @pytest.mark.parametrize("metadata", [[], [("thalweg-host", "1")]])
 def test_what_only_hosts_may_do_is_refused_to_clients(job, metadata):
     """To follow, and to attend; also where the client says that it is a host."""
-    assert refusal(job, PULL, FOLLOW, metadata=metadata) == (
-        StatusCode.INVALID_ARGUMENT,
-        "follow: expected false, since only hosts of the job follow; found true",
-    )
-    assert refusal(job, ATTEND, joined(), metadata=metadata)[0] is StatusCode.UNIMPLEMENTED
+    for method, message in ((FOLLOW, FOLLOWS), (ATTEND, joined())):
+        assert refusal(job, method, message, metadata=metadata)[0] is StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("sender", [1, 2, 1 << 31])
@@ -249,6 +248,39 @@ def test_a_gradient_from_outside_is_applied_once():
         np.testing.assert_array_equal(client.pull()[1], after)
         assert client.push(second, step=1, version=1, part_begin=7, part_end=8).result == pb.ACCEPTED
         np.testing.assert_array_equal(client.pull()[1], after - RATE * second)
+
+
+@pytest.mark.faults("bit flipped in a client's block with a checksum", how="gRPC client", expected="DATA_LOSS")
+def test_a_spoilt_block_from_outside_is_not_applied():
+    """Nothing of its push is; sent again, whole, it is applied."""
+    with standing(**ASYNC) as job:
+        client = job.clients[0]
+        before = client.pull()[1]
+        pushed = gradient(job, seed=1)
+        blocks = [pb.Block.FromString(each) for each in gradient_blocks(pushed, step=1, version=1)]
+        for each in blocks:
+            each.checksum = checksum([each.SerializeToString()])
+        whole = [each.SerializeToString() for each in blocks]
+        spoilt = bytearray(whole[-1])
+        spoilt[len(spoilt) // 2] ^= 1
+        status, details = refusal(job, PUSH, *whole[:-1], bytes(spoilt))
+        assert status is StatusCode.DATA_LOSS
+        expected = f"checksum: expected {blocks[-1].checksum:016x}; found "
+        assert details.startswith(expected)
+        assert details.endswith("; send the block again")
+        np.testing.assert_array_equal(client.pull()[1], before)
+        [answer] = client.call(PUSH, *whole)
+        assert pb.PushReply.FromString(answer).result == pb.ACCEPTED
+        np.testing.assert_array_equal(client.pull()[1], before - RATE * pushed)
+
+
+def test_what_is_pulled_has_a_checksum():
+    """Which a client may look at."""
+    with standing(**ASYNC) as job:
+        for message in job.clients[0].call(PULL, pull_request().SerializeToString()):
+            found = pb.Block.FromString(message)
+            assert found.checksum
+            assert checksum([message[:-9]]) == found.checksum
 
 
 def test_blocks_come_in_any_order_and_size_and_pushes_follow_each_other():
@@ -476,7 +508,8 @@ def test_a_long_name_is_not_told_in_full(job, method, message):
 
 SENDABLE = {
     PUSH: [part(), part(format=pb.INT8, data=bytes(68)), part(format=pb.TOPK, data=bytes(8)), part(sender=2)],
-    PULL: [pull_request().SerializeToString(), FOLLOW],
+    PULL: [pull_request().SerializeToString()],
+    FOLLOW: [FOLLOWS, part(sender=2)],
     STATUS: [pb.StatusRequest(protocol_version=PROTOCOL_VERSION).SerializeToString()],
     ATTEND: [joined(), HostMessage(whole=HostMessage.Whole(version=1)).SerializeToString()],
 }
@@ -525,6 +558,7 @@ ANSWERS = {  # to what is bad; none says that something broke
     StatusCode.FAILED_PRECONDITION,
     StatusCode.OUT_OF_RANGE,
     StatusCode.UNAVAILABLE,
+    StatusCode.DATA_LOSS,
 }
 
 
@@ -547,7 +581,8 @@ def test_whatever_is_sent_the_door_stays_open(job, sent, more, metadata):
     messages = [message, *(other for _, other in more)]
     for client in (*job.clients, *job.hosts):
         refused = answer_to(client, method, *messages, metadata=metadata)
-        answers = ANSWERS | ({StatusCode.UNIMPLEMENTED} if method == ATTEND else set())  # at a door for clients
+        # At a door for clients nobody attends or follows.
+        answers = ANSWERS | ({StatusCode.UNIMPLEMENTED} if method in (ATTEND, FOLLOW) else set())
         assert refused is None or (refused.code() in answers and refused.details())
         assert client.status().job_id == "test"
     _, parameters = job.clients[0].pull()

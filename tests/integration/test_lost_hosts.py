@@ -243,7 +243,7 @@ def test_a_host_that_sends_nonsense_ends_the_run(sends, spoil, found):
 
         def send_spoilt(*arguments):
             *to, make = arguments
-            send(*to, lambda: spoil(make()))
+            send(*to, lambda: [spoil(b"".join(make()))])
 
         setattr(spoilt, sends, send_spoilt)
     check(job, 0, 1)
@@ -283,7 +283,7 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
     with standing(workers=[1, 1], **ENDLESS, ends_well=False) as job:
         job.run.servers[1].room_for_parameters = broken
     check(job, 0, 1)
-    assert "ZeroDivisionError (pull): boom" in job.run.result.error
+    assert "ZeroDivisionError (follow): boom" in job.run.result.error
 
 
 @pytest.mark.faults("server raises", how="monkeypatch", expected="failed on all hosts, named")
@@ -317,7 +317,7 @@ def test_the_step_is_named_where_a_round_has_ten():
     options = ENDLESS | {"step": 20, "local_steps": 10}
     with standing(workers=[1, 1], ends_well=False, **options) as job:
         cut = job.run.servers[1]
-        cut.push = lambda owner, urgency, make: cut._peers.gradients[owner].put(urgency, lambda: b"nonsense")
+        cut.push = lambda owner, urgency, make: cut._peers.gradients[owner].put(urgency, lambda: [b"nonsense"])
     [step] = re.findall("is gone at step (\\d+),", job.run.result.error)
     assert step in ("10", "20", "30")
 

@@ -10,8 +10,8 @@ from thalweg_proto.shared_memory import CHUNK, FLOAT_BYTES
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 STEPS, MICROBATCHES = 20, 4
 SLOWLY = {"name": "constant", "learning_rate": 0.005, "warmup_steps": 0}  # in async each microbatch is an update
-HEADER_BYTES = 60
-"""More than a block's header takes, and far less than its data."""
+HEADER_BYTES = 80
+"""More than a block's header, number and checksum take, and far less than its data."""
 
 
 def wire_of(run) -> list[dict[str, int]]:

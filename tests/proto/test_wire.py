@@ -6,9 +6,17 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thalweg_proto.errors import ProtocolError
+from thalweg_proto.errors import ProtocolError, SpoiltError
 from thalweg_proto.v1.parameter_server_pb2 import TOPK, Block, BlockHeader, Format
-from thalweg_proto.wire import HEADER_BYTES_MAX, pack_block, unpack_block
+from thalweg_proto.wire import (
+    HEADER_BYTES_MAX,
+    block_parts,
+    checksum,
+    pack_block,
+    seal,
+    sealed_number,
+    unpack_block,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
@@ -140,4 +148,78 @@ def test_a_header_takes_no_more_than_is_said():
     for field in ("generation", "step", "begin", "end", "version"):
         setattr(header, field, 2**64 - 1)
     assert len(header.ListFields()) == len(header.DESCRIPTOR.fields)
-    assert len(pack_block(header, [bytes(2**20)])) - 2**20 <= HEADER_BYTES_MAX
+    assert len(seal(block_parts(header, [bytes(2**20)]), 2**64 - 1)) - 2**20 <= HEADER_BYTES_MAX
+
+
+# Number and checksum
+
+
+def words_added_up(data: bytes) -> int:
+    """The definition, word by word."""
+    padded = data + bytes(-len(data) % 8)
+    return sum(int.from_bytes(padded[at : at + 8], "little") for at in range(0, len(padded), 8)) % 2**64
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5))
+def test_the_checksum_adds_up_64_bit_words(parts):
+    """Of all parts one after the other, wherever one ends and the next begins."""
+    assert checksum(parts) == words_added_up(b"".join(parts))
+
+
+def test_the_checksum_of_an_array_is_that_of_its_bytes():
+    """Past 2^64 it begins at 0 again."""
+    array = np.full(1000, -1.5, dtype=np.float32)
+    assert checksum([b"abc", array.data]) == words_added_up(b"abc" + array.tobytes())
+
+
+@given(HEADERS, DATA, U64)
+def test_a_sealed_block_is_read_by_everybody(header, data, number):
+    """Its number and checksum are fields of the generated class, which computes the same one as the README does."""
+    message = seal(block_parts(header, [data]), number)
+    block = Block.FromString(message)
+    assert (block.header, block.data, block.number) == (header, data, number)
+    assert sealed_number(message) == number
+    assert unpack_block(message) == unpack_block(message, checked=True) == (header, data)
+    if number and data and header.ByteSize():
+        plain = Block(header=header, data=data, number=number)
+        written = plain.SerializeToString()
+        plain.checksum = checksum([written[: -9 - len(data)], written[-9:]])  # without the data
+        assert plain.SerializeToString() == message
+
+
+@given(HEADERS, DATA, st.data())
+def test_any_flipped_bit_is_noticed(header, data, draw):
+    """In header, data, number or checksum; of a block with a number, in all but its data."""
+    number = draw.draw(st.integers(0, 1)) * 7
+    message = bytearray(seal(block_parts(header, [data]), number))
+    behind = len(message) - 18  # number and checksum
+    data_at = range(behind - len(data), behind) if number else range(0)
+    at = draw.draw(st.integers(0, len(message) - 1).filter(lambda at: at not in data_at))
+    message[at] ^= 1 << draw.draw(st.integers(0, 7))
+    with pytest.raises(SpoiltError, match=r"checksum: expected \w{16}; found \w{16} of|without"):
+        sealed_number(bytes(message))
+
+
+@given(st.binary(max_size=40))
+def test_what_is_not_sealed_is_no_message_of_a_stream(message):
+    """Too short, or without number and checksum; any bytes whatever raise nothing else."""
+    with pytest.raises(SpoiltError):
+        sealed_number(message + b"\x00")
+
+
+def test_a_client_may_leave_the_checksum_out_or_send_it_alone():
+    """Where it is there, it is looked at, also where the fields stand in another order; it has to be the last."""
+    plain = Block(header=BlockHeader(step=3), data=b"12345678")
+    total = checksum([plain.SerializeToString()])
+    plain.checksum = total
+    assert bytes(unpack_block(plain.SerializeToString())[1]) == b"12345678"
+    plain.checksum = total ^ 1
+    with pytest.raises(SpoiltError, match=f"checksum: expected {total ^ 1:016x}; found {total:016x} of 14 bytes"):
+        unpack_block(plain.SerializeToString())
+    turned = Block(data=b"12345678").SerializeToString() + Block(header=BlockHeader(step=3)).SerializeToString()
+    sealed = Block(checksum=checksum([turned])).SerializeToString()
+    assert bytes(unpack_block(turned + sealed)[1]) == b"12345678"
+    with pytest.raises(SpoiltError):
+        unpack_block(turned[:3] + b"9" + turned[4:] + sealed)
+    with pytest.raises(ProtocolError, match="checksum: expected as the last field"):
+        unpack_block(sealed + turned)

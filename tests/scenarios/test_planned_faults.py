@@ -137,6 +137,20 @@ def test_a_worker_that_stands_still_is_replaced(same):
     same((*JOB, "cluster.lease_s=0.5"), Fault(do="pause", at="push.before", worker=1, step=50, seconds=20.0))
 
 
+@pytest.mark.faults("server paused, then continued", how="plan: SIGSTOP for 3 s, {id}", expected="applied once, =bits")
+@pytest.mark.parametrize("point", ["apply.middle", "publish.middle"])
+def test_a_server_that_stands_still_goes_on(point, train, undisturbed, tmp_path):
+    """Nobody dies of it, and nothing is applied twice or started again."""
+    expected = undisturbed(*SERVED)
+    planned = write(tmp_path, Fault(do="pause", at=point, server=0, step=25, seconds=3.0))
+    run = train(*SERVED, f"--faults={tmp_path / 'plan.toml'}")
+    assert run.status == 0, run.output
+    assert [told["fired"] for told in planned.report()] == [True]
+    assert run.summary["weights_sha256"] == expected
+    assert (run.summary["restarts"], run.summary["duplicates"]) == ({"worker": 0, "server": 0}, 0)
+    assert run.summary["train_s"] > 3.0
+
+
 def test_what_did_not_fire_is_told(train, resume, tmp_path):
     """In the summary and at the end; a fault of a step that is yet to come fires when the run is resumed with the plan,
     and one that fired does not again."""

@@ -22,7 +22,7 @@ from thalweg_cluster.hosts.events import Event
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
 from thalweg_proto.v1 import parameter_server_pb2 as pb
-from thalweg_proto.wire import unpack_block
+from thalweg_proto.wire import seal, unpack_block
 
 DETAILS_MAX = 500
 """Characters of a status: it travels in a header, of which gRPC takes 8 KiB."""
@@ -115,9 +115,14 @@ def parsed(kind: type[M], message: bytes) -> M:
         raise ProtocolError(f"expected a {kind.__name__}; found {found}") from error
 
 
-def let_in(message: bytes, sender: int, expected: Expected) -> tuple[pb.BlockHeader, memoryview]:
-    """A block of a gradient. ProtocolError, or RefusedError with the status, where it may not come in."""
-    header, data = unpack_block(message)
+def let_in(
+    message: bytes, sender: int, expected: Expected, *, checked: bool = False
+) -> tuple[pb.BlockHeader, memoryview]:
+    """A block of a gradient. ProtocolError, or RefusedError with the status, where it may not come in.
+
+    checked: that it fits its checksum, if it has one
+    """
+    header, data = unpack_block(message, checked=checked)
     if header.sender != sender:
         raise ProtocolError(f"sender: expected {sender}; found {header.sender}")
     check(check_push(header, data.nbytes, expected))
@@ -135,7 +140,7 @@ def whole_version(expected: Expected, behind: Behind) -> Iterator[bytes]:
     for index in expected.shards.owned_by(expected.host):
         begin, end, _ = expected.shards.blocks[index]
         data = exact.encode(parameters[begin - first : end - first], None)
-        yield expected.pack(index, data, step=version, format=pb.FLOAT32)
+        yield seal(expected.pack(index, data, step=version, format=pb.FLOAT32), 0)
 
 
 def status_handler(behind: Behind) -> grpc.RpcMethodHandler[Any, Any]:

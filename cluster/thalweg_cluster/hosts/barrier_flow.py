@@ -47,6 +47,7 @@ from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PartFinal, Ready, Work
 from thalweg_proto.shared_memory import CHUNK
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import Bytes
 
 _EXACT = make_format("float32")
 
@@ -203,7 +204,7 @@ class BarrierFlow:
             self._local[index] = True
             self._try(index)
 
-    def _pack(self, index: int, leaf: Range, gradient: Block, step: int) -> bytes:
+    def _pack(self, index: int, leaf: Range, gradient: Block, step: int) -> list[Bytes]:
         """A block of a gradient as a message; in the thread that sends it, when its turn comes."""
         return self._view.pack(
             index,

@@ -18,9 +18,9 @@ from thalweg_cluster.hosts.checks import Refusal, RefusedError
 
 HOST_KEY = "thalweg-host"
 """Under this key of the metadata a server of the job says which host it is; at the hosts' door, whose token it has."""
-HOST_STREAMS = ("Push", "Pull", "Attend")
+HOST_STREAMS = ("Push", "Follow", "Attend")
 FETCHES_MAX = 8
-"""How many Pulls without `follow` a host makes at the same time."""
+"""How many Pulls a host makes at the same time."""
 OUTSIDE_STREAMS_MAX = 8
 SHORT_CALLS_MAX = 16
 """Status and Health, and what is only refused."""

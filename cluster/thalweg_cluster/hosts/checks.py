@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import grpc
 
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX, Shards
-from thalweg_proto.errors import ProtocolError
+from thalweg_proto.errors import ProtocolError, SpoiltError
 from thalweg_proto.formats import WireFormat, make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.names import SAFE, is_safe
 from thalweg_proto.v1 import parameter_server_pb2 as pb
-from thalweg_proto.wire import Bytes, pack_block
+from thalweg_proto.wire import Bytes, block_parts
 
 NAME_CHARACTERS_MAX = 255
 """No name of ours is as long: of a longer one that comes in no more is looked at."""
@@ -52,10 +52,10 @@ class Expected:
     gradients: WireFormat
     parameters: WireFormat
 
-    def pack(self, index: int, data: Bytes, **header: Any) -> bytes:
-        """A block of this host's as a message; `header` is the rest of its header."""
+    def pack(self, index: int, data: Bytes, **header: Any) -> list[Bytes]:
+        """A block of this host's, to be sealed as a message; `header` is the rest of its header."""
         block = self.shards.blocks[index]
-        return pack_block(
+        return block_parts(
             pb.BlockHeader(
                 protocol_version=PROTOCOL_VERSION,
                 job_id=self.job_id,
@@ -155,6 +155,8 @@ def refusal_of(error: ProtocolError) -> Refusal:
     """The status for a message that was not let in, or could not be read."""
     if isinstance(error, RefusedError):
         return error.refusal
+    if isinstance(error, SpoiltError):
+        return Refusal(grpc.StatusCode.DATA_LOSS, f"{error}; send the block again")
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 

@@ -23,7 +23,6 @@ from thalweg_cluster.hosts.events import OutsidePush
 from thalweg_cluster.hosts.listener import PATIENCE_S, Listener
 from thalweg_cluster.hosts.outside import OutsidePushes
 from thalweg_cluster.security.guard import Guard
-from thalweg_proto.errors import ProtocolError
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 
 SERVICE = "thalweg.v1.ParameterServer"
@@ -128,8 +127,6 @@ class ClientsDoor:
     def _pull(self, message: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         request = parsed(pb.PullRequest, message)
         check(check_names(request.protocol_version, request.job_id, request.generation, self._expected))
-        if request.follow:
-            raise ProtocolError("follow: expected false, since only hosts of the job follow; found true")
         with self._outsiders.stream(context):
             yield from whole_version(self._expected, self._behind)
 

@@ -5,7 +5,7 @@ All methods are called in the one thread that decides, but where it says otherwi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from thalweg_proto.formats import WireFormat
 from thalweg_proto.messages import PartFinal, Ready, Work
 from thalweg_proto.shared_memory import ServedVectors
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import Bytes, Make
 
 Name = tuple[int, int]
 """Step and part: of a push from outside."""
@@ -64,15 +65,15 @@ class HostView(Protocol):
 
     def to_lead(self, message: HostMessage) -> None: ...
 
-    def pack(self, index: int, *, data: Any, **header: Any) -> bytes:
-        """A block as a message; from any thread."""
+    def pack(self, index: int, *, data: Any, **header: Any) -> list[Bytes]:
+        """A block, to be sealed as a message; from any thread."""
         ...
 
-    def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+    def push(self, owner: int, urgency: tuple[int, ...], make: Make) -> None:
         """Sends a block of a gradient to its owner; `make` is called in the thread that sends it."""
         ...
 
-    def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+    def publish(self, urgency: tuple[int, ...], make: Make) -> None:
         """Sends a block of parameters to all other hosts that have workers; `make` as for `push`."""
         ...
 

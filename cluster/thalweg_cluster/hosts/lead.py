@@ -19,7 +19,7 @@ from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdict
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
-from thalweg_cluster.server.telemetry import WireBytes
+from thalweg_cluster.server.telemetry import WireCounts
 from thalweg_cluster.step import ADVICE, SKIPPED_MAX
 from thalweg_cluster.summation import tree_sum_scalars
 from thalweg_cluster.update import norm
@@ -117,7 +117,7 @@ class Lead:
         elif kind == "saved":
             self._saved(message.saved)
         elif kind == "beat":
-            counts = {name: getattr(message.beat, name) for name in WireBytes.NAMES}
+            counts = {name: getattr(message.beat, name) for name in WireCounts.NAMES}
             self._account.telemetry.on_wire(host, counts)
         elif kind == "failed":
             self.fail(message.failed.error)

@@ -9,31 +9,35 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import grpc
 
-from thalweg_cluster.hosts.answering import Behind
+from thalweg_cluster.hosts.answering import Behind, parsed
 from thalweg_cluster.hosts.callers import FETCHES_MAX, HOST_KEY
 from thalweg_cluster.hosts.checks import FORMAT_NAMES, Expected, check_parameters, refusal_of
 from thalweg_cluster.hosts.events import Answered, LeadSaid, Lost, ParametersArrived, Refreshed
 from thalweg_cluster.hosts.hosts_door import SERVICES
 from thalweg_cluster.hosts.listener import TRANSPORT, channel_credentials, keepalive
-from thalweg_cluster.hosts.planned import heard, sent, step_of_block, step_of_reply, step_of_word
-from thalweg_cluster.hosts.streams import Outbox
+from thalweg_cluster.hosts.numbering import ASKED_MAX
+from thalweg_cluster.hosts.planned import heard, sent, step_of_block, step_of_nothing, step_of_reply, step_of_word
+from thalweg_cluster.hosts.streams import Inbox, Outbox
 from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.security.tokens import bearer
-from thalweg_cluster.server.telemetry import WireBytes
-from thalweg_proto.errors import ProtocolError, ServerError
+from thalweg_cluster.server.telemetry import WireCounts
+from thalweg_proto.errors import ProtocolError, ServerError, SpoiltError
 from thalweg_proto.faults import NO_FAULTS, Faults
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PROTOCOL_VERSION
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
-from thalweg_proto.wire import unpack_block
+from thalweg_proto.wire import sealed_number, unpack_block
+
+Request = TypeVar("Request", pb.PullRequest, pb.FollowRequest, HostMessage.Joined)
 
 RUN_S = 30 * 24 * 3600.0
 """The deadline of the streams that last as long as the run."""
@@ -63,19 +67,19 @@ class Peers:
         connect_s: float,
         patience_s: float,
         security: RunSecurity,
-        wire: WireBytes | None = None,
+        wire: WireCounts | None = None,
         faults: Faults = NO_FAULTS,
     ) -> None:
         """`connect_s`, `patience_s`, `security`: as in ServedSpec; `wire` counts what comes, `faults` are planned."""
         self._faults = faults
-        self._wire = wire or WireBytes()
+        self._wire = wire or WireCounts()
         self._tls = security.tls
         self._options = [*_OPTIONS, *keepalive(patience_s)]
         self._connect_s = connect_s
         self._expected = expected
         self._behind = behind
         self._channels: list[grpc.Channel] = []
-        self._newest: dict[int, Callable[..., Any]] = {}  # Pull, by owner
+        self._pull: dict[int, Callable[..., Any]] = {}  # by owner
         self._fetching = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="thalweg-fetch")
         self._me = ((HOST_KEY, str(expected.host)), bearer(security.token))  # metadata of the calls
         self._closed = False
@@ -83,8 +87,10 @@ class Peers:
         self._attending: threading.Thread | None = None  # hears the lead
         others = [host for host in range(expected.hosts) if host != expected.host]
         owners = [host for host in others if expected.shards.owned_by(host)]
-        self.gradients: Mapping[int, Outbox[bytes]] = {host: Outbox() for host in owners}
-        self.to_lead: Outbox[HostMessage] | None = Outbox() if expected.host else None
+        self.gradients: Mapping[int, Outbox] = {host: Outbox() for host in owners}
+        self.to_lead: Outbox | None = Outbox() if expected.host else None
+        # What is said to each owner of how far its parameters have come.
+        self._following: Mapping[int, Outbox] = {host: Outbox() for host in owners}
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Opens the streams to the servers at `addresses`, by host.
@@ -101,7 +107,7 @@ class Peers:
         self._try({host: channel for host, channel in channels.items() if host}, addresses)
         for host in self.gradients:
             self._open_push(host, channels[host])
-            self._open_pull(host, channels[host])
+            self._open_follow(host, channels[host])
 
     def _channel(self, address: str) -> grpc.Channel:
         if self._tls is None:
@@ -143,39 +149,58 @@ class Peers:
             return f"reached another host of the job at {peer}: expected {host}; found {status.host}"
         return ""
 
+    def beat(self) -> None:
+        """Asks all hosts what they have of what was sent to them, where that is not known."""
+        for outbox in self._outboxes:
+            outbox.beat()
+
+    @property
+    def _outboxes(self) -> list[Outbox]:
+        lead = [] if self.to_lead is None else [self.to_lead]
+        return [*self.gradients.values(), *self._following.values(), *lead]
+
     def _open_push(self, host: int, channel: grpc.Channel) -> None:
         push: Any = channel.stream_stream(f"/{SERVICES[0]}/Push")
         blocks = sent(self._faults, "rpc.push.request", self.gradients[host], step_of_block)
         call = push(blocks, timeout=RUN_S, metadata=self._me)
         call.initial_metadata()  # waits until the owner has taken note
 
-        def hear(message: bytes) -> None:
-            self._on_reply(host, pb.PushReply.FromString(message))
+        def take(message: bytes) -> None:
+            reply = parsed(pb.PushReply, message)
+            self._behind.post(Answered(host, reply.step, reply.part_begin))
 
+        hear = self._in_order(self.gradients[host], take)
         self._listen(host, call, heard(self._faults, "rpc.push.reply", hear, step_of_reply), "push")
 
-    def _on_reply(self, owner: int, reply: pb.PushReply) -> None:
-        self._behind.post(Answered(owner, reply.step, reply.part_begin))
-
-    def _open_pull(self, host: int, channel: grpc.Channel) -> None:
-        pull: Any = channel.unary_stream(f"/{SERVICES[0]}/Pull", request_serializer=pb.PullRequest.SerializeToString)
-        self._newest[host] = pull
-        call = pull(self._request(follow=True), timeout=RUN_S, metadata=self._me)
+    def _open_follow(self, host: int, channel: grpc.Channel) -> None:
+        self._pull[host] = channel.unary_stream(f"/{SERVICES[0]}/Pull")
+        follow: Any = channel.stream_stream(f"/{SERVICES[0]}/Follow")
+        said = sent(self._faults, "rpc.follow.request", self._following[host], step_of_nothing)
+        call = follow(chain([self._names(pb.FollowRequest)], said), timeout=RUN_S, metadata=self._me)
         call.initial_metadata()  # waits until the owner has taken note
 
-        def hear(message: bytes) -> None:
+        def take(message: bytes) -> None:
             self._behind.post(self._received(host, message))
 
-        self._listen(host, call, heard(self._faults, "rpc.pull.reply", hear, step_of_block), "pull")
+        hear = self._in_order(self._following[host], take)
+        self._listen(host, call, heard(self._faults, "rpc.follow.reply", hear, step_of_block), "follow")
+
+    def _in_order(self, back: Outbox, take: Callable[[bytes], object]) -> Callable[[bytes], None]:
+        """Hears a message of a stream whose other direction is `back`."""
+        inbox = Inbox(back, self._wire.add)
+
+        def hear(message: bytes) -> None:
+            if inbox.takes(message):
+                take(message)
+
+        return hear
 
     def refresh(self, rank: int) -> None:
         """Fetches the newest parameters of all other owners; a Refreshed follows."""
 
         def fetch() -> None:
             for owner in self.gradients:
-                call = self._newest[owner](self._request(follow=False), timeout=FETCH_S, metadata=self._me)
-                hear = heard(self._faults, "rpc.pull.reply", partial(self._received, owner), step_of_block)
-                lost = self._read(call, hear, "pull")
+                lost = self._fetch(owner)
                 if lost:
                     self._lost(owner, lost)
                     return
@@ -183,18 +208,39 @@ class Peers:
 
         self._fetching.submit(fetch)
 
-    def _request(self, *, follow: bool) -> pb.PullRequest:
+    def _fetch(self, owner: int) -> str:
+        """Fetches the newest parameters of one owner, and once more where not all came whole; what broke it, or ""."""
+        for _ in range(ASKED_MAX):
+            missing = set(range(1, 1 + len(self._expected.shards.owned_by(owner))))
+
+            def hear(message: bytes, missing: set[int] = missing) -> None:
+                try:
+                    number = sealed_number(message)
+                except SpoiltError:
+                    self._wire.add("messages_spoilt", 1)
+                    return
+                self._wire.add("messages_repeated", number not in missing)
+                if number in missing:
+                    missing.remove(number)
+                    self._received(owner, message)
+
+            call = self._pull[owner](self._names(pb.PullRequest), timeout=FETCH_S, metadata=self._me)
+            lost = self._read(call, heard(self._faults, "rpc.pull.reply", hear, step_of_block), "pull")
+            if lost or not missing:
+                return lost
+            self._wire.add("messages_missing", len(missing))
+        return f"fetched {ASKED_MAX} times, and blocks number {sorted(missing)} did not come whole (pull)"
+
+    def _names(self, kind: type[Request]) -> bytes:
+        """What opens a call."""
         expected = self._expected
-        return pb.PullRequest(
-            protocol_version=PROTOCOL_VERSION,
-            job_id=expected.job_id,
-            generation=expected.generation,
-            follow=follow,
-        )
+        return kind(
+            protocol_version=PROTOCOL_VERSION, job_id=expected.job_id, generation=expected.generation
+        ).SerializeToString()
 
     def _received(self, owner: int, message: bytes) -> ParametersArrived:
         """Puts a block of parameters where it belongs."""
-        header, data = unpack_block(message)
+        header, data = unpack_block(message, checked=True)
         refusal = check_parameters(header, data.nbytes, owner, self._expected)
         if refusal is not None:
             raise ProtocolError(refusal.details)
@@ -205,26 +251,19 @@ class Peers:
         self._wire.add("parameters_received", len(message))
         return ParametersArrived(header.step, index)
 
-    def _open_attend(self, channel: grpc.Channel, words: Outbox[HostMessage]) -> threading.Thread:
-        expected = self._expected
-        attend = channel.stream_stream(
-            f"/{SERVICES[1]}/Attend",
-            request_serializer=HostMessage.SerializeToString,
-            response_deserializer=LeadMessage.FromString,
-        )
-        joined = HostMessage.Joined(
-            protocol_version=PROTOCOL_VERSION,
-            job_id=expected.job_id,
-            generation=expected.generation,
-        )
-        said = sent(self._faults, "rpc.attend.request", words, step_of_word)
-        call = attend(_first(HostMessage(joined=joined), said), timeout=RUN_S, metadata=self._me)
+    def _open_attend(self, channel: grpc.Channel, words: Outbox) -> threading.Thread:
+        attend: Any = channel.stream_stream(f"/{SERVICES[1]}/Attend")
+        joined = HostMessage(joined=HostMessage.Joined.FromString(self._names(HostMessage.Joined)))
+        said = sent(self._faults, "rpc.attend.request", words, partial(step_of_word, HostMessage))
+        call = attend(chain([joined.SerializeToString()], said), timeout=RUN_S, metadata=self._me)
         call.initial_metadata()
 
-        def hear(message: LeadMessage) -> None:
-            self._behind.post(LeadSaid(message))
+        def take(message: bytes) -> None:
+            self._behind.post(LeadSaid(parsed(LeadMessage, message)))
 
-        return self._listen(0, call, heard(self._faults, "rpc.attend.reply", hear, step_of_word), "the lead")
+        hear = self._in_order(words, take)
+        step_of = partial(step_of_word, LeadMessage)
+        return self._listen(0, call, heard(self._faults, "rpc.attend.reply", hear, step_of), "the lead")
 
     def _listen(self, host: int, call: Any, hear: Callable[[Any], object], what: str) -> threading.Thread:
         """Reads what comes on a stream from `host`, in a thread of its own, to its end."""
@@ -267,17 +306,10 @@ class Peers:
     def close(self) -> None:
         """Ends all streams; what waits to be sent is dropped."""
         self._closed = True
-        for outbox in self.gradients.values():
+        for outbox in self._outboxes:
             outbox.drop()
-        if self.to_lead is not None:
-            self.to_lead.drop()
         for channel in self._channels:
             channel.close()
         for thread in self._listening:
             thread.join()
         self._fetching.shutdown(cancel_futures=True)
-
-
-def _first(message: HostMessage, others: Iterator[HostMessage]) -> Iterator[HostMessage]:
-    yield message
-    yield from others

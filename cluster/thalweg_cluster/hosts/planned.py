@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from thalweg_proto.faults import CORRUPT, DOUBLE, DROP, Faults
 from thalweg_proto.v1 import parameter_server_pb2 as pb
-from thalweg_proto.wire import unpack_block
+from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import sealed_number, unpack_block
 
 T = TypeVar("T")
 StepOf = Callable[[Any], int | None]
@@ -39,16 +40,24 @@ def _instead(faults: Faults, point: str, message: Any, step_of: StepOf) -> list[
     return [message] * {DROP: 0, DOUBLE: 2}.get(due.do, 1)
 
 
+def step_of_nothing(message: bytes) -> int | None:
+    """Of what only says how far a stream is."""
+    return None
+
+
 def step_of_block(message: bytes) -> int | None:
     """Of a gradient; of parameters, the version."""
-    return unpack_block(message)[0].step
+    return unpack_block(message)[0].step if sealed_number(message) else None
 
 
 def step_of_reply(message: bytes) -> int | None:
     """Of an answer to a push."""
-    return pb.PushReply.FromString(message).step
+    return pb.PushReply.FromString(message).step if sealed_number(message) else None
 
 
-def step_of_word(message: Any) -> int | None:
+def step_of_word(kind: type[HostMessage] | type[LeadMessage], message: bytes) -> int | None:
     """Of what a host and the lead say to each other, where it belongs to a step."""
-    return getattr(getattr(message, message.WhichOneof("kind")), "step", None)
+    if not sealed_number(message):
+        return None
+    word = kind.FromString(message)
+    return getattr(getattr(word, word.WhichOneof("kind") or "beat"), "step", None)

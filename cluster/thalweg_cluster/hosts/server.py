@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -53,7 +53,7 @@ from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
-from thalweg_cluster.server.telemetry import WireBytes
+from thalweg_cluster.server.telemetry import WireCounts
 from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
@@ -65,6 +65,7 @@ from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import Bytes, Make
 
 BEAT_S = 2.0
 EXPLAIN_S = 1.0
@@ -127,7 +128,7 @@ class HostServer:
             gradients=self.gradient_format,
             parameters=self.parameters_format,
         )
-        self._wire = WireBytes()
+        self._wire = WireCounts()
         security, patience_s = spec.security, spec.patience_s
         self._grpc = HostsDoor(
             spec.bind, self._expected, self, guard=security.hosts, patience_s=patience_s, wire=self._wire
@@ -280,8 +281,10 @@ class HostServer:
         now = perf_counter()
         if now - self._beat_s >= self._beat_every_s:
             self._beat_s = now
+            self._peers.beat()
+            self._grpc.beat()
             if self._lead is None:
-                self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
+                self._beat()
             else:
                 for host in range(1, self.spec.topology.hosts):
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
@@ -297,6 +300,9 @@ class HostServer:
         if now - self._looked_s > LOOK_S:
             self._looked_s = now
             self._look_after_workers(now)
+
+    def _beat(self) -> None:
+        self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
 
     def _lost(self, host: int, found: str) -> ServerError:
         begin, end = self.shards.bounds[host]
@@ -372,6 +378,8 @@ class HostServer:
         over = self._finished or self._stopped or not self.ranks
         if self._ready and over and not self._left and self._door.deserted and not self._saving:
             self._left = True
+            if self._lead is None:
+                self._beat()  # the last counts
             self.to_lead(HostMessage(left=HostMessage.Left()))
 
     def _look_after_workers(self, now: float) -> None:
@@ -554,19 +562,19 @@ class HostServer:
             self._lead.on(0, message)
         else:
             assert self._peers.to_lead is not None  # every other host has this stream
-            self._peers.to_lead.put((), lambda: message)
+            self._peers.to_lead.put((), lambda: [message.SerializeToString()])
 
     def _order(self, host: int, message: LeadMessage) -> None:
         """What the lead says to a host; to this one, as an event: it is said in the middle of something."""
         if host == self.spec.host:
             self.post(events.LeadSaid(message))
         else:
-            self._grpc.orders[host].put((), lambda: message)
+            self._grpc.orders[host].put((), lambda: [message.SerializeToString()])
 
-    def push(self, owner: int, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+    def push(self, owner: int, urgency: tuple[int, ...], make: Make) -> None:
         self._peers.gradients[owner].put(urgency, self._wire.counting("gradients_sent", make))
 
-    def publish(self, urgency: tuple[int, ...], make: Callable[[], bytes]) -> None:
+    def publish(self, urgency: tuple[int, ...], make: Make) -> None:
         for host, outbox in self._grpc.parameters.items():
             if self.spec.topology.ranks[host]:
                 outbox.put(urgency, self._wire.counting("parameters_sent", make))
@@ -575,12 +583,12 @@ class HostServer:
         reply = pb.PushReply(
             result=pb.ACCEPTED, step=step, part_begin=part, part_end=part + 1, version=self._flow.version
         )
-        self._grpc.replies[host].put((), lambda: reply)
+        self._grpc.replies[host].put((), lambda: [reply.SerializeToString()])
 
     def refresh(self, rank: int) -> None:
         self._peers.refresh(rank)
 
-    def pack(self, index: int, *, data: Any, **header: Any) -> bytes:
+    def pack(self, index: int, *, data: Any, **header: Any) -> list[Bytes]:
         return self._expected.pack(index, data, **header)
 
     # From other threads

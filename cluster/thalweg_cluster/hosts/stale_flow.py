@@ -37,6 +37,7 @@ from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import PartFinal, Work
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
+from thalweg_proto.wire import Bytes
 
 _EXACT = make_format("float32")
 NAMES_KEPT = 10_000
@@ -180,7 +181,7 @@ class StaleFlow:
             self._apply(index, unit.step, unit.step - unit.version, gradient[begin:end])
         self._done_if_answered(name)
 
-    def _pack(self, index: int, unit: LeadMessage.Granted, gradient: Block) -> bytes:
+    def _pack(self, index: int, unit: LeadMessage.Granted, gradient: Block) -> list[Bytes]:
         return self._view.pack(
             index,
             step=unit.step,

@@ -184,7 +184,7 @@ class Account:
             weights_sha256=weights_sha256,
             skipped=telemetry.skipped,
             staleness=telemetry.staleness.summary(),
-            duplicates=telemetry.pushes[Verdict.DUPLICATE],
+            duplicates=telemetry.duplicates,
             dropped=telemetry.pushes[Verdict.LATE],
             checkpoints={**telemetry.checkpoints, "step": telemetry.checkpoint_step},
         )

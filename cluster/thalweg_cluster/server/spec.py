@@ -82,7 +82,8 @@ class RunResult:
     skipped: steps that were not finite, and left the parameters as they were
     staleness: {"mean": ..., "max": ...} of all pushes
     checkpoints: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is none
-    duplicates, dropped: pushes of a name that was there before, and those that came after their step had ended
+    duplicates, dropped: pushes of a name, or messages between hosts, that were there before, and were not taken in
+                again; pushes that came after their step had ended
     """
 
     error: str | None

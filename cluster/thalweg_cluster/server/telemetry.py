@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_proto.wire import SEAL_BYTES, Bytes, Make
 
 PHASES = ("sample", "compute", "push", "wait")
 WARM_UP_STEPS = 10
@@ -140,30 +141,34 @@ class WorkerTimes:
         }
 
 
-class WireBytes:
-    """Bytes of the messages with tensors between one host and the others, as they are handed to gRPC and by it.
+class WireCounts:
+    """What goes between one host and the others: bytes of the messages with tensors, as they are made and taken in; and
+    how many messages of any kind came to this host again, or spoilt, or did not come and were asked for.
 
     counts: by name; those of coordination.proto's Beat
     """
 
-    NAMES = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received")
+    BYTES = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received")
+    MESSAGES = ("messages_repeated", "messages_spoilt", "messages_missing")
+    NAMES = BYTES + MESSAGES
 
     def __init__(self, counts: Mapping[str, int] | None = None) -> None:
         self.counts = dict(counts) if counts is not None else dict.fromkeys(self.NAMES, 0)
         self._lock = threading.Lock()  # each stream has a thread of its own
 
-    def add(self, name: str, nbytes: int) -> None:
-        """Counts a message; from any thread."""
-        with self._lock:
-            self.counts[name] += nbytes
+    def add(self, name: str, by: int) -> None:
+        """Counts bytes or messages; from any thread."""
+        if by:
+            with self._lock:
+                self.counts[name] += by
 
-    def counting(self, name: str, make: Callable[[], bytes]) -> Callable[[], bytes]:
+    def counting(self, name: str, make: Make) -> Make:
         """`make`, whose message is counted when it is made."""
 
-        def counted() -> bytes:
-            message = make()
-            self.add(name, len(message))
-            return message
+        def counted() -> Sequence[Bytes]:
+            parts = make()
+            self.add(name, sum(memoryview(part).nbytes for part in parts) + SEAL_BYTES)
+            return parts
 
         return counted
 
@@ -212,7 +217,7 @@ class Telemetry:
     pace_s: Mapping[int, float] = field(default_factory=dict)
     skipped: int = 0
     worker_times: dict[int, WorkerTimes] = field(default_factory=dict)
-    wire: dict[int, WireBytes] = field(default_factory=dict)
+    wire: dict[int, WireCounts] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def heard(self, records: NDArray[np.void]) -> None:
@@ -231,10 +236,17 @@ class Telemetry:
             if verdict is Verdict.ACCEPTED:
                 self.staleness.add(staleness, pushes)
 
-    def on_wire(self, host: int, counts: Mapping[str, int]) -> None:
-        """Takes note of another host's WireBytes."""
+    @property
+    def duplicates(self) -> int:
+        """Pushes of a name that was there before, and messages between hosts that came again: not taken in again."""
         with self.lock:
-            self.wire[host] = WireBytes(counts)
+            repeated = sum(wire.counts["messages_repeated"] for wire in self.wire.values())
+            return self.pushes[Verdict.DUPLICATE] + repeated
+
+    def on_wire(self, host: int, counts: Mapping[str, int]) -> None:
+        """Takes note of another host's WireCounts."""
+        with self.lock:
+            self.wire[host] = WireCounts(counts)
 
     def stepped(
         self,

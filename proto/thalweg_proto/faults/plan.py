@@ -40,8 +40,7 @@ class Point(NamedTuple):
 
 _OWN = (KILL, PAUSE, DELAY)  # what a process can do to itself, anywhere
 _BOTH = (WORKER, SERVER)  # on one host in sync the workers do the server's part of a step
-_WORD = (*_OWN, DROP, DOUBLE)
-_MESSAGE = (*_WORD, CORRUPT)
+_MESSAGE = (*_OWN, DROP, DOUBLE, CORRUPT)
 
 POINTS: Final[Mapping[str, Point]] = {
     # A worker: one microbatch is computed; all of its step are announced; the next version is there.
@@ -65,12 +64,16 @@ POINTS: Final[Mapping[str, Point]] = {
     "manifest.write": Point((SERVER,), _OWN),
     "manifest.rename": Point((SERVER,), _OWN),
     "manifest.written": Point((SERVER,), (*_OWN, CORRUPT)),
-    # Between hosts, at the server that calls: before a message is sent, and before one is taken in.
+    # Between hosts, at the server that calls: before a message is sent, and before one is taken in. Gradients, and what
+    # is said to them; what is said to parameters, and parameters; in ssp and async, parameters that are fetched; words
+    # to and from the lead. Without a step it may be a message that only says how far the stream is.
     "rpc.push.request": Point((SERVER,), _MESSAGE),
     "rpc.push.reply": Point((SERVER,), _MESSAGE),
+    "rpc.follow.request": Point((SERVER,), _MESSAGE),
+    "rpc.follow.reply": Point((SERVER,), _MESSAGE),
     "rpc.pull.reply": Point((SERVER,), _MESSAGE),
-    "rpc.attend.request": Point((SERVER,), _WORD),
-    "rpc.attend.reply": Point((SERVER,), _WORD),
+    "rpc.attend.request": Point((SERVER,), _MESSAGE),
+    "rpc.attend.reply": Point((SERVER,), _MESSAGE),
 }
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HostMessage(_message.Message):
-    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved", "hung", "gone", "came", "returned")
+    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved", "hung", "gone", "came", "returned", "number", "checksum")
     class Joined(_message.Message):
         __slots__ = ("protocol_version", "job_id", "generation")
         PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -93,16 +93,22 @@ class HostMessage(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class Beat(_message.Message):
-        __slots__ = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received")
+        __slots__ = ("gradients_sent", "gradients_received", "parameters_sent", "parameters_received", "messages_repeated", "messages_spoilt", "messages_missing")
         GRADIENTS_SENT_FIELD_NUMBER: _ClassVar[int]
         GRADIENTS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
         PARAMETERS_SENT_FIELD_NUMBER: _ClassVar[int]
         PARAMETERS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+        MESSAGES_REPEATED_FIELD_NUMBER: _ClassVar[int]
+        MESSAGES_SPOILT_FIELD_NUMBER: _ClassVar[int]
+        MESSAGES_MISSING_FIELD_NUMBER: _ClassVar[int]
         gradients_sent: int
         gradients_received: int
         parameters_sent: int
         parameters_received: int
-        def __init__(self, gradients_sent: _Optional[int] = ..., gradients_received: _Optional[int] = ..., parameters_sent: _Optional[int] = ..., parameters_received: _Optional[int] = ...) -> None: ...
+        messages_repeated: int
+        messages_spoilt: int
+        messages_missing: int
+        def __init__(self, gradients_sent: _Optional[int] = ..., gradients_received: _Optional[int] = ..., parameters_sent: _Optional[int] = ..., parameters_received: _Optional[int] = ..., messages_repeated: _Optional[int] = ..., messages_spoilt: _Optional[int] = ..., messages_missing: _Optional[int] = ...) -> None: ...
     class Hung(_message.Message):
         __slots__ = ("rank", "found")
         RANK_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +148,8 @@ class HostMessage(_message.Message):
     GONE_FIELD_NUMBER: _ClassVar[int]
     CAME_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     joined: HostMessage.Joined
     ready: HostMessage.Ready
     pushed: HostMessage.Pushed
@@ -159,10 +167,12 @@ class HostMessage(_message.Message):
     gone: HostMessage.Gone
     came: HostMessage.Came
     returned: HostMessage.Returned
-    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ..., hung: _Optional[_Union[HostMessage.Hung, _Mapping]] = ..., gone: _Optional[_Union[HostMessage.Gone, _Mapping]] = ..., came: _Optional[_Union[HostMessage.Came, _Mapping]] = ..., returned: _Optional[_Union[HostMessage.Returned, _Mapping]] = ...) -> None: ...
+    number: int
+    checksum: int
+    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ..., hung: _Optional[_Union[HostMessage.Hung, _Mapping]] = ..., gone: _Optional[_Union[HostMessage.Gone, _Mapping]] = ..., came: _Optional[_Union[HostMessage.Came, _Mapping]] = ..., returned: _Optional[_Union[HostMessage.Returned, _Mapping]] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
-    __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat", "save")
+    __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat", "save", "number", "checksum")
     class Begin(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -223,6 +233,8 @@ class LeadMessage(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
     SAVE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     begin: LeadMessage.Begin
     norm: LeadMessage.Norm
     closed: LeadMessage.Closed
@@ -232,4 +244,6 @@ class LeadMessage(_message.Message):
     stop: LeadMessage.Stop
     beat: LeadMessage.Beat
     save: LeadMessage.Save
-    def __init__(self, begin: _Optional[_Union[LeadMessage.Begin, _Mapping]] = ..., norm: _Optional[_Union[LeadMessage.Norm, _Mapping]] = ..., closed: _Optional[_Union[LeadMessage.Closed, _Mapping]] = ..., granted: _Optional[_Union[LeadMessage.Granted, _Mapping]] = ..., evaluate: _Optional[_Union[LeadMessage.Evaluate, _Mapping]] = ..., last: _Optional[_Union[LeadMessage.Last, _Mapping]] = ..., stop: _Optional[_Union[LeadMessage.Stop, _Mapping]] = ..., beat: _Optional[_Union[LeadMessage.Beat, _Mapping]] = ..., save: _Optional[_Union[LeadMessage.Save, _Mapping]] = ...) -> None: ...
+    number: int
+    checksum: int
+    def __init__(self, begin: _Optional[_Union[LeadMessage.Begin, _Mapping]] = ..., norm: _Optional[_Union[LeadMessage.Norm, _Mapping]] = ..., closed: _Optional[_Union[LeadMessage.Closed, _Mapping]] = ..., granted: _Optional[_Union[LeadMessage.Granted, _Mapping]] = ..., evaluate: _Optional[_Union[LeadMessage.Evaluate, _Mapping]] = ..., last: _Optional[_Union[LeadMessage.Last, _Mapping]] = ..., stop: _Optional[_Union[LeadMessage.Stop, _Mapping]] = ..., beat: _Optional[_Union[LeadMessage.Beat, _Mapping]] = ..., save: _Optional[_Union[LeadMessage.Save, _Mapping]] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...

@@ -45,7 +45,7 @@ class CoordinationServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Attend(self, request_iterator, context):
-        """One stream from each other host's server, for as long as the run lasts.
+        """One stream from each other host's server, for as long as the run lasts; numbered in both directions (stream.proto).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,33 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'thalweg_proto/v1/parameter_server.proto\x12\nthalweg.v1\"\xe0\x01\n\x0b\x42lockHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12\x12\n\npart_begin\x18\x05 \x01(\r\x12\x10\n\x08part_end\x18\x06 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x07 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x08 \x01(\x04\x12\"\n\x06\x66ormat\x18\t \x01(\x0e\x32\x12.thalweg.v1.Format\x12\x0f\n\x07version\x18\n \x01(\x04\x12\x0e\n\x06sender\x18\x0b \x01(\r\">\n\x05\x42lock\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.thalweg.v1.BlockHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"x\n\tPushReply\x12&\n\x06result\x18\x01 \x01(\x0e\x32\x16.thalweg.v1.PushResult\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\npart_begin\x18\x03 \x01(\r\x12\x10\n\x08part_end\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\x04\"[\n\x0bPullRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\")\n\rStatusRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"G\n\x0cTensorStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x62\x65gin\x18\x03 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x04\":\n\x0bShardStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x04\"\xf1\x02\n\x0bStatusReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0c\n\x04host\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x14\n\x0cmicrobatches\x18\x07 \x01(\r\x12\x13\n\x0b\x63onsistency\x18\x08 \x01(\t\x12%\n\tgradients\x18\t \x01(\x0e\x32\x12.thalweg.v1.Format\x12&\n\nparameters\x18\n \x01(\x0e\x32\x12.thalweg.v1.Format\x12\x0c\n\x04size\x18\x0b \x01(\x04\x12\x1a\n\x12\x62lock_elements_max\x18\x0c \x01(\x04\x12)\n\x07tensors\x18\r \x03(\x0b\x32\x18.thalweg.v1.TensorStatus\x12\'\n\x06shards\x18\x0e \x03(\x0b\x32\x17.thalweg.v1.ShardStatus*O\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\x12\x0c\n\x08\x42\x46LOAT16\x10\x02\x12\x08\n\x04INT8\x10\x03\x12\x08\n\x04TOPK\x10\x04*P\n\nPushResult\x12\x1b\n\x17PUSH_RESULT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x08\n\x04LATE\x10\x03\x32\xbb\x01\n\x0fParameterServer\x12\x34\n\x04Push\x12\x11.thalweg.v1.Block\x1a\x15.thalweg.v1.PushReply(\x01\x30\x01\x12\x34\n\x04Pull\x12\x17.thalweg.v1.PullRequest\x1a\x11.thalweg.v1.Block0\x01\x12<\n\x06Status\x12\x19.thalweg.v1.StatusRequest\x1a\x17.thalweg.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'thalweg_proto/v1/parameter_server.proto\x12\nthalweg.v1\"\xe0\x01\n\x0b\x42lockHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0c\n\x04step\x18\x04 \x01(\x04\x12\x12\n\npart_begin\x18\x05 \x01(\r\x12\x10\n\x08part_end\x18\x06 \x01(\r\x12\r\n\x05\x62\x65gin\x18\x07 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x08 \x01(\x04\x12\"\n\x06\x66ormat\x18\t \x01(\x0e\x32\x12.thalweg.v1.Format\x12\x0f\n\x07version\x18\n \x01(\x04\x12\x0e\n\x06sender\x18\x0b \x01(\r\"r\n\x05\x42lock\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.thalweg.v1.BlockHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x15\n\x08\x63hecksum\x18\x0f \x01(\x06H\x00\x88\x01\x01\x42\x0b\n\t_checksum\"\x9a\x01\n\tPushReply\x12&\n\x06result\x18\x01 \x01(\x0e\x32\x16.thalweg.v1.PushResult\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\npart_begin\x18\x03 \x01(\r\x12\x10\n\x08part_end\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x10\n\x08\x63hecksum\x18\x0f \x01(\x06\"K\n\x0bPullRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\"M\n\rFollowRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\")\n\rStatusRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\"G\n\x0cTensorStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x04\x12\r\n\x05\x62\x65gin\x18\x03 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x04\":\n\x0bShardStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x62\x65gin\x18\x02 \x01(\x04\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x04\"\xf1\x02\n\x0bStatusReply\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12\x0c\n\x04host\x18\x04 \x01(\r\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x14\n\x0cmicrobatches\x18\x07 \x01(\r\x12\x13\n\x0b\x63onsistency\x18\x08 \x01(\t\x12%\n\tgradients\x18\t \x01(\x0e\x32\x12.thalweg.v1.Format\x12&\n\nparameters\x18\n \x01(\x0e\x32\x12.thalweg.v1.Format\x12\x0c\n\x04size\x18\x0b \x01(\x04\x12\x1a\n\x12\x62lock_elements_max\x18\x0c \x01(\x04\x12)\n\x07tensors\x18\r \x03(\x0b\x32\x18.thalweg.v1.TensorStatus\x12\'\n\x06shards\x18\x0e \x03(\x0b\x32\x17.thalweg.v1.ShardStatus*O\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\x12\x0c\n\x08\x42\x46LOAT16\x10\x02\x12\x08\n\x04INT8\x10\x03\x12\x08\n\x04TOPK\x10\x04*P\n\nPushResult\x12\x1b\n\x17PUSH_RESULT_UNSPECIFIED\x10\x00\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x01\x12\r\n\tDUPLICATE\x10\x02\x12\x08\n\x04LATE\x10\x03\x32\xf7\x01\n\x0fParameterServer\x12\x34\n\x04Push\x12\x11.thalweg.v1.Block\x1a\x15.thalweg.v1.PushReply(\x01\x30\x01\x12\x34\n\x04Pull\x12\x17.thalweg.v1.PullRequest\x1a\x11.thalweg.v1.Block0\x01\x12:\n\x06\x46ollow\x12\x19.thalweg.v1.FollowRequest\x1a\x11.thalweg.v1.Block(\x01\x30\x01\x12<\n\x06Status\x12\x19.thalweg.v1.StatusRequest\x1a\x17.thalweg.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thalweg_proto.v1.parameter_server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FORMAT']._serialized_start=1109
-  _globals['_FORMAT']._serialized_end=1188
-  _globals['_PUSHRESULT']._serialized_start=1190
-  _globals['_PUSHRESULT']._serialized_end=1270
+  _globals['_FORMAT']._serialized_start=1259
+  _globals['_FORMAT']._serialized_end=1338
+  _globals['_PUSHRESULT']._serialized_start=1340
+  _globals['_PUSHRESULT']._serialized_end=1420
   _globals['_BLOCKHEADER']._serialized_start=56
   _globals['_BLOCKHEADER']._serialized_end=280
   _globals['_BLOCK']._serialized_start=282
-  _globals['_BLOCK']._serialized_end=344
-  _globals['_PUSHREPLY']._serialized_start=346
-  _globals['_PUSHREPLY']._serialized_end=466
-  _globals['_PULLREQUEST']._serialized_start=468
-  _globals['_PULLREQUEST']._serialized_end=559
-  _globals['_STATUSREQUEST']._serialized_start=561
-  _globals['_STATUSREQUEST']._serialized_end=602
-  _globals['_TENSORSTATUS']._serialized_start=604
-  _globals['_TENSORSTATUS']._serialized_end=675
-  _globals['_SHARDSTATUS']._serialized_start=677
-  _globals['_SHARDSTATUS']._serialized_end=735
-  _globals['_STATUSREPLY']._serialized_start=738
-  _globals['_STATUSREPLY']._serialized_end=1107
-  _globals['_PARAMETERSERVER']._serialized_start=1273
-  _globals['_PARAMETERSERVER']._serialized_end=1460
+  _globals['_BLOCK']._serialized_end=396
+  _globals['_PUSHREPLY']._serialized_start=399
+  _globals['_PUSHREPLY']._serialized_end=553
+  _globals['_PULLREQUEST']._serialized_start=555
+  _globals['_PULLREQUEST']._serialized_end=630
+  _globals['_FOLLOWREQUEST']._serialized_start=632
+  _globals['_FOLLOWREQUEST']._serialized_end=709
+  _globals['_STATUSREQUEST']._serialized_start=711
+  _globals['_STATUSREQUEST']._serialized_end=752
+  _globals['_TENSORSTATUS']._serialized_start=754
+  _globals['_TENSORSTATUS']._serialized_end=825
+  _globals['_SHARDSTATUS']._serialized_start=827
+  _globals['_SHARDSTATUS']._serialized_end=885
+  _globals['_STATUSREPLY']._serialized_start=888
+  _globals['_STATUSREPLY']._serialized_end=1257
+  _globals['_PARAMETERSERVER']._serialized_start=1423
+  _globals['_PARAMETERSERVER']._serialized_end=1670
 # @@protoc_insertion_point(module_scope)

@@ -58,38 +58,54 @@ class BlockHeader(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., part_begin: _Optional[int] = ..., part_end: _Optional[int] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ..., format: _Optional[_Union[Format, str]] = ..., version: _Optional[int] = ..., sender: _Optional[int] = ...) -> None: ...
 
 class Block(_message.Message):
-    __slots__ = ("header", "data")
+    __slots__ = ("header", "data", "number", "checksum")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     header: BlockHeader
     data: bytes
-    def __init__(self, header: _Optional[_Union[BlockHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    number: int
+    checksum: int
+    def __init__(self, header: _Optional[_Union[BlockHeader, _Mapping]] = ..., data: _Optional[bytes] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class PushReply(_message.Message):
-    __slots__ = ("result", "step", "part_begin", "part_end", "version")
+    __slots__ = ("result", "step", "part_begin", "part_end", "version", "number", "checksum")
     RESULT_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     PART_BEGIN_FIELD_NUMBER: _ClassVar[int]
     PART_END_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     result: PushResult
     step: int
     part_begin: int
     part_end: int
     version: int
-    def __init__(self, result: _Optional[_Union[PushResult, str]] = ..., step: _Optional[int] = ..., part_begin: _Optional[int] = ..., part_end: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+    number: int
+    checksum: int
+    def __init__(self, result: _Optional[_Union[PushResult, str]] = ..., step: _Optional[int] = ..., part_begin: _Optional[int] = ..., part_end: _Optional[int] = ..., version: _Optional[int] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class PullRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_id", "generation", "follow")
+    __slots__ = ("protocol_version", "job_id", "generation")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    FOLLOW_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_id: str
     generation: int
-    follow: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ..., follow: bool = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class FollowRequest(_message.Message):
+    __slots__ = ("protocol_version", "job_id", "generation")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    job_id: str
+    generation: int
+    def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ("protocol_version",)

@@ -44,6 +44,11 @@ class ParameterServerStub(object):
                 request_serializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.PullRequest.SerializeToString,
                 response_deserializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.FromString,
                 _registered_method=True)
+        self.Follow = channel.stream_stream(
+                '/thalweg.v1.ParameterServer/Follow',
+                request_serializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.FollowRequest.SerializeToString,
+                response_deserializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/thalweg.v1.ParameterServer/Status',
                 request_serializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.StatusRequest.SerializeToString,
@@ -63,8 +68,15 @@ class ParameterServerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Pull(self, request, context):
-        """Parameters of the server's shard, in blocks: the newest whole version once, in float32, or each as it comes to be.
-        A server of the job gets what is newest of each block, in the job's format.
+        """Parameters of the server's shard, in blocks: the newest whole version once, in float32. A server of the job gets what
+        is newest of each block, in the job's format.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Follow(self, request_iterator, context):
+        """For a server of the job: each block of each version from now on, as soon as it is there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +100,11 @@ def add_ParameterServerServicer_to_server(servicer, server):
             'Pull': grpc.unary_stream_rpc_method_handler(
                     servicer.Pull,
                     request_deserializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.PullRequest.FromString,
+                    response_serializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.SerializeToString,
+            ),
+            'Follow': grpc.stream_stream_rpc_method_handler(
+                    servicer.Follow,
+                    request_deserializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.FollowRequest.FromString,
                     response_serializer=thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
@@ -149,6 +166,33 @@ class ParameterServer(object):
             target,
             '/thalweg.v1.ParameterServer/Pull',
             thalweg__proto_dot_v1_dot_parameter__server__pb2.PullRequest.SerializeToString,
+            thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Follow(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/thalweg.v1.ParameterServer/Follow',
+            thalweg__proto_dot_v1_dot_parameter__server__pb2.FollowRequest.SerializeToString,
             thalweg__proto_dot_v1_dot_parameter__server__pb2.Block.FromString,
             options,
             channel_credentials,

@@ -565,5 +565,5 @@ def test_what_other_hosts_sent_and_received_is_in_the_leads_metrics():
     hosts = Barriered()
     for sent in (5, 7):
         hosts.say(1, beat=HostMessage.Beat(gradients_sent=sent, parameters_received=2 * sent))
-    counts = {"gradients_sent": 7, "gradients_received": 0, "parameters_sent": 0, "parameters_received": 14}
-    assert hosts.account.telemetry.wire[1].counts == counts
+    counts = hosts.account.telemetry.wire[1].counts
+    assert counts == {**dict.fromkeys(counts, 0), "gradients_sent": 7, "parameters_received": 14}
