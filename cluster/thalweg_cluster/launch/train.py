@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from thalweg_cluster.launch import room
+from thalweg_cluster.launch.announcing import Announcement
 from thalweg_cluster.launch.coordinator import Coordinator, CoordinatorSpec
 from thalweg_cluster.launch.following import Follower, follow
 from thalweg_cluster.launch.journal import Ended
@@ -71,7 +72,12 @@ def train(
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
         follower = Follower(_start(preparation, folder, given, started_at, targets))
         del preparation  # the coordinator has it: one copy of the data is enough
-        return _to_its_end(follower, out, console)
+        name = read_record(out).name
+        try:
+            return _to_its_end(follower, out, console)
+        finally:
+            if targets is not None:  # the coordinator removes its file, where it is not killed before that
+                Announcement(targets, name).remove()
 
 
 def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at: float, targets: Path | None) -> Any:
