@@ -8,7 +8,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 TOGETHER := -n $(PYTEST_JOBS) --dist worksteal
 
-.PHONY: train test test-slow faults bench bench-net lint types protos protos-check wheel compare clean help
+.PHONY: train test test-slow faults bench bench-net lint types protos protos-check monitoring wheel compare clean help
 
 help:                ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -53,6 +53,9 @@ protos: $(VENV)/.dev  ## generate the modules of the .proto files
 protos-check: protos  ## fail where the committed generated modules are stale
 	git diff --exit-code --stat -- proto/thalweg_proto/v1
 	test -z "$$(git status --porcelain -- proto/thalweg_proto/v1)"
+
+monitoring: $(VENV)/.dev  ## generate the files in cluster/monitoring; a test says whether they are stale
+	$(BIN)/python -m thalweg_cluster.monitoring.files cluster/monitoring
 
 wheel: $(VENV)/.dev   ## build the wheel
 	rm -rf dist

@@ -18,7 +18,7 @@ from rich.markup import escape
 from thalweg_cluster.commands.jobs import Address, cancel, job_meant, jobs, logs, resume_job, submit, watch_job
 from thalweg_cluster.commands.mistakes import EXIT_INTERRUPTED, reported
 from thalweg_cluster.commands.serve import serve
-from thalweg_proto.errors import Problem, attempt
+from thalweg_proto.errors import InputError, Problem, attempt
 
 if TYPE_CHECKING:
     from thalweg_cluster.security.given import Given
@@ -72,6 +72,13 @@ def to_doors(*, insecure: bool) -> tuple[Given, list[Problem]]:
     return attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given(), problems
 
 
+def targets() -> Path:
+    """Where the runs of this user write what there is to scrape."""
+    from thalweg_cluster.launch.announcing import targets_folder
+
+    return targets_folder(os.environ)
+
+
 def to_faults(file: Path | None, problems: list[Problem]) -> Plan:
     """The plan of what shall go wrong; its mistakes are added to `problems`."""
     from thalweg_proto.faults import Plan, load_plan
@@ -118,7 +125,10 @@ def train(
         preparation = prepare(draft, folder, cores, problems, with_ledger=ledger, faults=plan)
         from thalweg_cluster.launch.train import train as run
 
-        raise typer.Exit(run(preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT))
+        status = run(
+            preparation, folder, Console(), address=address, given=given, started_at=STARTED_AT, targets=targets()
+        )
+        raise typer.Exit(status)
 
 
 @app.command()
@@ -176,7 +186,10 @@ def resume(
             console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
         if finished(preparation, folder, console):
             return
-        raise typer.Exit(train(preparation, folder, console, address=address, given=given, started_at=STARTED_AT))
+        status = train(
+            preparation, folder, console, address=address, given=given, started_at=STARTED_AT, targets=targets()
+        )
+        raise typer.Exit(status)
 
 
 @app.command()
@@ -303,6 +316,53 @@ def ledger(
         account = read_ledger(folder / FOLDER, steps_published(folder)).account()
         print_account(Console(), account)
         raise typer.Exit(1 if account.findings else 0)
+
+
+@app.command()
+def monitor(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the files.", show_default=False)],
+    watched: Annotated[
+        Path | None,
+        typer.Option(
+            "--targets",
+            metavar="FOLDER",
+            help="Where runs say what there is to scrape. Default: THALWEG_TARGETS, or a folder of your own; `thalweg "
+            "train` has the same.",
+            show_default=False,
+        ),
+    ] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where a service lists what there is to scrape.", show_default=False),
+    ] = None,
+    interval: Annotated[
+        int, typer.Option(min=1, max=300, metavar="SECONDS", help="Between two scrapes; windows of rules grow with it.")
+    ] = 5,
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where Prometheus will listen.")] = "127.0.0.1:9090",
+) -> None:
+    """Write what Prometheus and Grafana need to watch runs: configuration, rules, alerts, dashboards."""
+    with reported():
+        from thalweg_cluster.monitoring.files import commands, monitoring_files, write
+        from thalweg_cluster.monitoring.rules import Timing
+
+        whole, scraped = folder.absolute(), (watched or targets()).absolute()
+        files = monitoring_files(
+            str(scraped),
+            str(whole),
+            timing=Timing(scrape_s=interval),
+            service=service,
+            address=address,
+        )
+        try:
+            write(whole, files)
+            # Prometheus hears at once of what comes into a folder that is there.
+            scraped.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError([Problem("DIR", "a folder that can be written", str(error))]) from None
+        console = Console(highlight=False, soft_wrap=True, markup=False)
+        prometheus, grafana = commands(whole, address)
+        console.print(f"{len(files)} files written to {folder}; METRICS.md says what each metric means\n")
+        console.print(f"{prometheus}\n\n{grafana}")
 
 
 def main() -> None:

@@ -1,157 +1,103 @@
-"""The Prometheus metrics of a server, made from its telemetry when they are scraped.
+"""The Prometheus metrics of a process, made from what it has counted when they are scraped.
 
-Names follow the Prometheus conventions: prefix `thalweg_`, base units, `_total` on counters. No label has values that
-grow without bound: phases, results, states, directions, hosts and workers are fixed sets.
+What there is, and what it is called, stands in monitoring/catalogue.py; here each metric gets its values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Staleness, Telemetry, WireCounts
+from thalweg_cluster.exposition import LOOPBACK, Histogram, family, serve, text
+from thalweg_cluster.monitoring import catalogue as c
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, PHASES, Durations, Staleness, Telemetry, WireCounts
 
-_GAUGES = (
-    ("loss", "Mean loss over the batch of the newest step.", "loss"),
-    ("learning_rate", "Learning rate of the newest step.", "learning_rate"),
-    (
-        "gradient_norm",
-        "Euclidean norm of the summed gradient, taken with each line of metrics.jsonl.",
-        "gradient_norm",
-    ),
-    ("evaluation_loss", "Mean loss over the held-out samples.", "evaluation_loss"),
-    ("evaluation_accuracy_ratio", "Share of the held-out samples classified rightly.", "evaluation_accuracy"),
+_NOT_ALWAYS_KNOWN = (
+    (c.LOSS, "loss"),
+    (c.LEARNING_RATE, "learning_rate"),
+    (c.GRADIENT_NORM, "gradient_norm"),
+    (c.EVALUATION_LOSS, "evaluation_loss"),
+    (c.EVALUATION_ACCURACY, "evaluation_accuracy"),
 )
 
 
-class TelemetryCollector(Collector):
-    """Turns a Telemetry into metric families, once for each scrape."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        self._telemetry = telemetry
-
-    def collect(self) -> Iterator[Metric]:
-        with self._telemetry.lock:
-            families = list(self._families(self._telemetry))
-        yield from families
-
-    @staticmethod
-    def _families(t: Telemetry) -> Iterator[Metric]:
-        yield CounterMetricFamily("thalweg_steps", "Steps applied and published by this run.", t.steps - t.first)
-        yield CounterMetricFamily(
-            "thalweg_samples", "Samples that went into these steps.", (t.steps - t.first) * t.batch_size
-        )
-        yield CounterMetricFamily(
-            "thalweg_steps_skipped",
-            "Steps of this run that were not finite, and left the parameters as they were.",
-            t.skipped,
-        )
-        yield GaugeMetricFamily(
-            "thalweg_step", "Steps applied since the job began, those before a resume counted.", t.steps
-        )
-        for name, help_, attribute in _GAUGES:
-            value = getattr(t, attribute)
-            if not np.isnan(value):  # not known yet, or never for this job: no series rather than NaN
-                yield GaugeMetricFamily(f"thalweg_{name}", help_, value)
-        states = GaugeMetricFamily("thalweg_workers", "Workers by state.", labels=["state"])
-        states.add_metric(["joined"], t.joined)
-        states.add_metric(["expected"], t.workers - t.joined)
-        yield states
-        yield GaugeMetricFamily(
-            "thalweg_generation", "Number of the membership: it grows with each change.", t.generation
-        )
-        if t.pace_s:
-            pace = GaugeMetricFamily(
-                "thalweg_worker_microbatch_seconds",
-                "Shortest of the newest few microbatches of a worker; +Inf while it leaves them to quicker ones.",
-                labels=["worker"],
-            )
-            for rank, seconds in t.pace_s.items():
-                pace.add_metric([str(rank)], seconds)
-            yield pace
-            yield CounterMetricFamily(
-                "thalweg_microbatches_taken_over",
-                "Microbatches computed by another worker than the one that they were dealt to.",
-                t.taken_over,
-            )
-        pushes = CounterMetricFamily("thalweg_pushes", "Gradient pushes by what became of them.", labels=["result"])
-        for verdict, count in t.pushes.items():
-            pushes.add_metric([verdict.value], count)
-        yield pushes
-        staleness = HistogramMetricFamily(
-            "thalweg_staleness_versions", "How many versions old what a push is based on was."
-        )
-        staleness.add_metric([], *_buckets(Staleness.BOUNDS, t.staleness.counts, t.staleness.sum))
-        yield staleness
-        moved = CounterMetricFamily("thalweg_exchanged_bytes", "Bytes exchanged with workers.", labels=["direction"])
-        moved.add_metric(["push"], sum(t.pushes.values()) * t.bytes_pushed)
-        moved.add_metric(["publish"], (t.steps - t.first) * t.bytes_published)
-        yield moved
-        if t.wire:
-            wire = CounterMetricFamily(
-                "thalweg_wire_bytes",
-                "Bytes of the messages with tensors between a host and the others.",
-                labels=["host", "direction", "content"],
-            )
-            for host, counts in sorted(t.wire.items()):
-                for name in WireCounts.BYTES:
-                    content, direction = name.split("_")
-                    wire.add_metric([str(host), direction, content], counts.counts[name])
-            yield wire
-            amiss = CounterMetricFamily(
-                "thalweg_wire_messages_amiss",
-                "Messages between hosts that came again, and were ignored; spoilt, or not at all, and were asked for.",
-                labels=["host", "how"],
-            )
-            for host, counts in sorted(t.wire.items()):
-                for name in WireCounts.MESSAGES:
-                    amiss.add_metric([str(host), name.removeprefix("messages_")], counts.counts[name])
-            yield amiss
-        phases = HistogramMetricFamily(
-            "thalweg_step_phase_seconds", "Time of a worker's step by phase.", labels=["phase"]
-        )
-        for phase, durations in t.phases.items():
-            phases.add_metric([phase], *_histogram(durations))
-        yield phases
-        checkpoints = CounterMetricFamily(
-            "thalweg_checkpoints", "Checkpoints by what became of them.", labels=["result"]
-        )
-        for result, count in t.checkpoints.items():
-            checkpoints.add_metric([result], count)
-        yield checkpoints
-        if t.checkpoint_step is not None:
-            yield GaugeMetricFamily("thalweg_checkpoint_step", "Step of the newest checkpoint.", t.checkpoint_step)
-        for name, help_, durations in (
-            ("step", "From one publish to the next.", t.step_durations),
-            ("apply", "A worker's share of summing the gradients and applying the rule.", t.apply_durations),
-            ("checkpoint", "From the copy of the state until the checkpoint is there.", t.checkpoint_durations),
-        ):
-            family = HistogramMetricFamily(f"thalweg_{name}_seconds", help_)
-            family.add_metric([], *_histogram(durations))
-            yield family
+def metrics_of(telemetry: Telemetry) -> str:
+    """What a server answers a scrape with."""
+    with telemetry.lock:
+        return text([*_own(telemetry), *(_of_all(telemetry) if telemetry.lead else ())])
 
 
-def _histogram(durations: Durations) -> tuple[list[tuple[str, float]], float]:
-    return _buckets(BUCKET_BOUNDS_S, durations.counts, durations.sum_s)
+def serve_metrics(telemetry: Telemetry, port: int, address: str = LOOPBACK) -> int:
+    """Serves /metrics of a server; see `serve`."""
+    return serve(lambda: metrics_of(telemetry), port, address)
 
 
-def _buckets(bounds: Sequence[float], counts: NDArray[np.int64], total: float) -> tuple[list[tuple[str, float]], float]:
-    """The cumulative buckets, and the sum."""
-    names = [*(str(bound) for bound in bounds), "+Inf"]
-    return list(zip(names, (float(c) for c in np.cumsum(counts)), strict=True)), total
+def _durations(durations: Durations) -> Histogram:
+    return Histogram(BUCKET_BOUNDS_S, durations.counts, durations.sum_s)
 
 
-def serve_metrics(telemetry: Telemetry, port: int, address: str = "127.0.0.1") -> int:
-    """Serves /metrics on `address`, from a thread of its own; returns the port (a free one where `port` is 0).
+def _own(t: Telemetry) -> Iterator[list[str]]:
+    """What each server has of its own."""
+    yield family(c.CLIENT_PUSHES, *(((result,), count) for result, count in t.door.clients.items()))
+    yield family(c.FENCED, *(((sender,), count) for sender, count in t.door.fenced.items()))
+    yield family(c.COMPRESSION_ERROR, ((str(t.host),), t.compression_error))
+    yield family(c.CHECKPOINTS, *(((result,), count) for result, count in t.checkpoints.items()))
+    wire = t.wire or {t.host: WireCounts()}  # alone, a host sends nothing: that is known, not missing
+    yield family(
+        c.WIRE,
+        *(
+            ((host, direction, content, t.wire_formats[content]), count)
+            for host, counts in sorted(wire.items())
+            for name in WireCounts.BYTES
+            for content, direction in [name.split("_")]
+            for count in [counts.counts[name]]
+        ),
+    )
 
-    OSError where the port is taken.
-    """
-    registry = CollectorRegistry()
-    registry.register(TelemetryCollector(telemetry))
-    server, _ = start_http_server(port, addr=address, registry=registry)
-    return int(server.server_port)
+
+def _of_all(t: Telemetry) -> Iterator[list[str]]:
+    """What the lead has of the run."""
+    done = t.steps - t.first
+    yield family(c.STEPS, done)
+    yield family(c.SAMPLES, done * t.batch_size)
+    yield family(c.SKIPPED, t.skipped)
+    yield family(c.STEP, t.steps)
+    for metric, attribute in _NOT_ALWAYS_KNOWN:
+        value = getattr(t, attribute)
+        if not np.isnan(value):  # not known yet, or never for this job: no series rather than NaN
+            yield family(metric, value)
+    yield family(c.WORKERS, (("joined",), t.joined), (("expected",), t.workers - t.joined))
+    yield family(c.GENERATION, t.generation)
+    if t.pace_s:
+        yield family(c.PACE, *(((rank,), seconds) for rank, seconds in t.pace_s.items()))
+    yield family(c.TAKEN_OVER, t.taken_over)
+    yield family(c.PUSHES, *(((verdict.value,), count) for verdict, count in t.pushes.items()))
+    amiss = dict.fromkeys(WireCounts.MESSAGES, 0)
+    for counts in t.wire.values():
+        amiss = {name: count + counts.counts[name] for name, count in amiss.items()}
+    yield family(c.AMISS, *(((name.removeprefix("messages_"),), count) for name, count in amiss.items()))
+    yield family(c.STALENESS, Histogram(Staleness.BOUNDS, t.staleness.counts, t.staleness.sum))
+    if t.staleness_bound is not None:
+        yield family(c.STALENESS_BOUND, t.staleness_bound)
+    pushed = sum(t.pushes.values()) * t.bytes_pushed
+    yield family(c.EXCHANGED, (("push",), pushed), (("publish",), done * t.bytes_published))
+    yield family(c.PHASE_SECONDS, *(((phase,), _durations(durations)) for phase, durations in t.phases.items()))
+    yield family(c.STEP_SECONDS, _durations(t.step_durations))
+    yield family(c.APPLY_SECONDS, _durations(t.apply_durations))
+    yield family(
+        c.WORKER_PHASE_SECONDS,
+        *(
+            ((rank, phase), seconds)
+            for rank, of_worker in enumerate(t.by_phase_s.tolist())
+            for phase, seconds in zip(PHASES, of_worker, strict=True)
+        ),
+    )
+    yield family(c.WORKER_MICROBATCHES, *(((rank,), count) for rank, count in enumerate(t.microbatches.tolist())))
+    yield family(c.WAITED_FOR, *(((rank,), seconds) for rank, seconds in enumerate(t.waiting.for_s.tolist())))
+    yield family(c.CHECKPOINT_SECONDS, _durations(t.checkpoint_durations))
+    yield family(c.CHECKPOINT_EVERY, t.save_every)
+    yield family(c.CHECKPOINT_STEP, t.first if t.checkpoint_step is None else t.checkpoint_step)
+    if t.started_at:
+        yield family(c.STARTED, t.started_at)
+        yield family(c.CHECKPOINT_TIMESTAMP, t.checkpoint_at)

@@ -42,6 +42,8 @@ rule = "momentum"
 learning_rate = 0.05
 """
 STEPS = 4000
+TARGETS = str(Path(tempfile.gettempdir(), "thalweg-test-targets"))
+"""Where runs say what there is to scrape, instead of in the home directory."""
 LONG = (f"train.steps={STEPS}", "train.eval_every=400", "checkpoint.every_steps=400")
 """Long enough for something to happen on the way."""
 END = """
@@ -102,7 +104,7 @@ def ray_address() -> Iterator[str]:
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without a cluster of its caller's, and `more`."""
     own = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    return own | {"RAY_AUTH_MODE": "token"} | more
+    return own | {"RAY_AUTH_MODE": "token", "THALWEG_TARGETS": TARGETS} | more
 
 
 def arguments(words: tuple[str, ...]) -> list[str]:

@@ -53,9 +53,12 @@ def test_commands_of_the_readme_run(session, ray_address, tmp_path):
             cwd=REPOSITORY, env=environment(RAY_ADDRESS=ray_address), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-        assert {"ledger": "exactly once an epoch: yes", "scale": "report.html"}.get(
-            words[1], "succeeded"
-        ) in done.stdout
+        said = {
+            "ledger": "exactly once an epoch: yes",
+            "scale": "report.html",
+            "monitor": "prometheus --config.file=",
+        }
+        assert said.get(words[1], "succeeded") in done.stdout
 
 
 @pytest.mark.slow

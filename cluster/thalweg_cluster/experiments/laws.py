@@ -58,13 +58,13 @@ class Law:
 
         1 + sigma (N - 1) + kappa N (N - 1) <= 1 / efficiency, a quadratic inequality in N.
         """
-        excess = 1 / efficiency - 1
-        if self.kappa > 0:
-            linear = self.sigma - self.kappa
-            n = (-linear + math.sqrt(linear**2 + 4 * self.kappa * (self.sigma + excess))) / (2 * self.kappa)
-        elif self.sigma > 0:
-            n = 1 + excess / self.sigma
-        else:
+        if not (self.sigma or self.kappa):
+            return None
+        excess, linear = 1 / efficiency - 1, self.sigma - self.kappa
+        root = math.sqrt(linear**2 + 4 * self.kappa * (self.sigma + excess))
+        # Of the two forms of the solution the one that subtracts nothing.
+        n = 2 * (self.sigma + excess) / (linear + root) if linear > 0 else (root - linear) / (2 * self.kappa)
+        if not math.isfinite(n):
             return None
         return max(1, math.floor(n + 1e-6))
 

@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from thalweg_cluster.hosts.checks import Expected, Refusal, RefusedError, check_push, check_version, refusal_of
+from thalweg_cluster.hosts.checks import Expected, Refusal, RefusedError, check_push, check_version, fenced, refusal_of
 from thalweg_cluster.hosts.events import Event
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.formats import make_format
@@ -125,6 +125,8 @@ def let_in(
     header, data = unpack_block(message, checked=checked)
     if header.sender != sender:
         raise ProtocolError(f"sender: expected {sender}; found {header.sender}")
+    if fenced(header, expected):
+        expected.counts.fence(host=sender > 0)
     check(check_push(header, data.nbytes, expected))
     return header, data
 

@@ -321,6 +321,10 @@ class BarrierFlow:
     def _rate(self, step: int) -> float:
         return self._step.outer_learning_rate if self._step.local_steps > 1 else self._learning_rate(step)
 
+    @property
+    def compression_error(self) -> float:
+        return self._encoder.error_norm
+
     def on_outside(self, push: OutsidePush) -> None:
         """The microbatches of a step are computed by the job's own workers: what else comes is one of them again."""
         push.answer(Verdict.DUPLICATE if push.step >= self.version else Verdict.LATE)

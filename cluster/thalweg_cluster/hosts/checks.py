@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
 
+from thalweg_cluster.server.telemetry import DoorCounts
 from thalweg_proto.blocks import BLOCK_ELEMENTS_MAX, Shards
 from thalweg_proto.errors import ProtocolError, SpoiltError
 from thalweg_proto.formats import WireFormat, make_format
@@ -42,6 +43,7 @@ class Expected:
     """What the server of one host expects.
 
     host, hosts: which one it is, and of how many
+    counts:      what becomes of the pushes that come in at its doors
     """
 
     job_id: str
@@ -51,6 +53,7 @@ class Expected:
     shards: Shards
     gradients: WireFormat
     parameters: WireFormat
+    counts: DoorCounts = field(default_factory=DoorCounts, compare=False)
 
     def pack(self, index: int, data: Bytes, **header: Any) -> list[Bytes]:
         """A block of this host's, to be sealed as a message; `header` is the rest of its header."""
@@ -89,6 +92,11 @@ def check_names(protocol_version: int, job_id: str, generation: int, expected: E
         hint = "Status gives the present one"
         return _precondition("generation", expected.generation, generation, hint)
     return None
+
+
+def fenced(header: pb.BlockHeader, expected: Expected) -> bool:
+    """Whether a block is of this job, but of another membership."""
+    return header.job_id == expected.job_id and header.generation != expected.generation
 
 
 def check_push(header: pb.BlockHeader, nbytes: int, expected: Expected) -> Refusal | None:

@@ -120,6 +120,7 @@ class ClientsDoor:
         finally:
             with self._lock:
                 self._unanswered.discard(verdict)
+        self._expected.counts.answered(result)
         begin, end = push.parts
         version = self._behind.status().version
         return pb.PushReply(result=_RESULTS[result], step=push.step, part_begin=begin, part_end=end, version=version)

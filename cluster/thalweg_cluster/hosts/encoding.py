@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,6 +23,11 @@ class GradientEncoder:
     def residuals(self) -> Mapping[str, NDArray[np.float32]]:
         """What is kept, by name of the block."""
         return self._residuals
+
+    @property
+    def error_norm(self) -> float:
+        """Euclidean norm of all that is kept; one pass over it. While blocks are encoded it mixes two steps."""
+        return math.sqrt(sum(float(np.dot(each, each)) for each in list(self._residuals.values())))
 
     def encode(self, name: str, gradient: NDArray[np.float32]) -> memoryview:
         """`gradient` as bytes; what it loses goes into the next block of the same `name`."""

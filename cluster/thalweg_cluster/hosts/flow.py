@@ -154,6 +154,11 @@ class Flow(Protocol):
 
     def on_outside(self, push: OutsidePush) -> None: ...
 
+    @property
+    def compression_error(self) -> float:
+        """Euclidean norm of what the wire's format still owes of this host's gradients."""
+        ...
+
     def on_lead(self, message: LeadMessage) -> None: ...
 
     def room_for_part(self, host: int, step: int, parts: tuple[int, int], index: int) -> NDArray[np.float32]:

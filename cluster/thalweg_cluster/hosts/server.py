@@ -149,8 +149,11 @@ class HostServer:
         self.account = Account(
             spec.step, first=start.step, workers=spec.topology.workers, bytes_pushed=moved, bytes_published=moved
         )
+        telemetry = self.account.telemetry
         if spec.topology.hosts > 1:
-            self.account.telemetry.wire[spec.host] = self._wire
+            telemetry.wire[spec.host] = self._wire
+        telemetry.wire_formats = {"gradients": spec.wire, "parameters": spec.wire_parameters}
+        telemetry.host, telemetry.lead, telemetry.door = spec.host, spec.host == 0, self._expected.counts
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order, self._commit, start)
         self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry, self.faults)
@@ -283,6 +286,7 @@ class HostServer:
             self._beat_s = now
             self._peers.beat()
             self._grpc.beat()
+            self.account.telemetry.compression_error = self._flow.compression_error
             if self._lead is None:
                 self._beat()
             else:

@@ -255,6 +255,10 @@ class StaleFlow:
         )
         self._view.publish((version, begin), make)
 
+    @property
+    def compression_error(self) -> float:
+        return self._encoder.error_norm
+
     def on_outside(self, push: OutsidePush) -> None:
         """A gradient of somebody who is no host of the job: applied at once, where its name is new."""
         refusal = self._refusal(push)

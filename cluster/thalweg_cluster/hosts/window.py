@@ -35,6 +35,7 @@ class Window:
             gradients=exact,
             parameters=exact,
         )
+        server.account.telemetry.door = self._expected.counts
         self._door = ClientsDoor(LOOPBACK, self._expected, self, guard=server.spec.guard)
         self.address = f"{LOOPBACK}:{self._door.port}"
 

@@ -4,5 +4,7 @@ preparation.py   checks everything that can be checked before anything starts
 cores.py         how many workers this machine takes
 ray_cluster.py   the Ray cluster to run on: one of our own, or that of RAY_ADDRESS
 actors.py        places and starts the server and the workers
+announcing.py    where the /metrics of a run are, for Prometheus
+run_telemetry.py what the coordinator counts: losses, recoveries
 train.py         watches a run, from start to summary.json
 """

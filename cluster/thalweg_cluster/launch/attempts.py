@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from rich.markup import escape
 
+from thalweg_cluster.exposition import LOOPBACK
 from thalweg_cluster.launch.actors import Run, start
 from thalweg_cluster.launch.failures import Loss, describe_failures, failure_of, only_saw_another_fail
 from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.room import Growth, free_cpus
+from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
 
+Announce = Callable[[Mapping[int, int]], None]
 WATCH_S = 0.5
 """How often the run is looked at. Each look costs the workers' cores a millisecond or two."""
 STOP_S = 30.0
@@ -49,8 +54,22 @@ class Outcome:
 class Attempts:
     """Makes one attempt after another. One thread calls `make`; any may call `stop`."""
 
-    def __init__(self, folder: RunFolder, journal: Journal, given: Given, place_s: float) -> None:
-        """`given`: to the doors; `place_s`: how long Ray may take to find room for the workers."""
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        given: Given,
+        place_s: float,
+        telemetry: RunTelemetry,
+        announce: Announce = lambda ports: None,
+    ) -> None:
+        """
+        given:    to the doors
+        place_s:  how long Ray may take to find room for the workers
+        announce: called with the ports of /metrics of those servers, by host, that this machine reaches
+        """
+        self._telemetry = telemetry
+        self._announce = announce
         self._folder = folder
         self._journal = journal
         self._given = given
@@ -84,6 +103,7 @@ class Attempts:
         RunError or InputError where the cluster has no room for them.
         """
         place = checkpoint_place(preparation.job, self._folder.path)
+        self._telemetry.begins()
         run = start(preparation, place, self._given, generation=generation, place_s=self._place_s)
         topology = run.placement.topology
         growth = Growth(topology.workers, preparation.job.cluster.most)
@@ -112,6 +132,7 @@ class Attempts:
         try:
             opened = ray.get(run.opened[0])
             on_opened()
+            self._announce(_ports(run))
             self._journal.say(f"metrics at http://127.0.0.1:{opened.metrics_port}/metrics")
             self._journal.say(f"parameters at {opened.doors.clients} (gRPC)")
             self._show(run, may_replace, growth)
@@ -138,13 +159,18 @@ class Attempts:
     def _show(self, run: Run, may_replace: Callable[[Loss], bool], growth: Growth) -> None:
         """Follows the run until the server is done. A process that fails stops it, but for a worker that can be
         replaced; and so does room for more workers, where the job wants them."""
-        rows_seen, warned = 0, ""
+        rows_seen, warned, announced = 0, "", run.placement.topology.hosts == 1
         running, ends = True, False
         while running:
             snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
             rows_seen += len(snapshot.rows)
             self._folder.append_rows(snapshot.rows)
             self._journal.show(snapshot)
+            workers = run.placement.topology.workers
+            self._telemetry.seen(snapshot.step, snapshot.joined, workers, perf_counter())
+            if snapshot.step and not announced:  # by now all have opened
+                announced = True
+                self._announce(_ports(run))
             if snapshot.checkpoint_error != warned:
                 warned = snapshot.checkpoint_error
                 self._journal.say(f"[yellow]warning[/] {escape(warned)}")
@@ -154,6 +180,18 @@ class Attempts:
                 ends = self._resizes or not _mended(run, may_replace, snapshot.hung)
                 if ends:
                     run.server.stop.remote()
+
+
+def _ports(run: Run) -> dict[int, int]:
+    """Where the servers on this machine that have opened answer scrapes, by host: /metrics is on loopback."""
+    here: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray gives it no type
+    near = {ref: host for host, ref in enumerate(run.opened) if run.placement.addresses[host] in (here, LOOPBACK)}
+    opened, _ = ray.wait(list(near), num_returns=len(near), timeout=0) if near else ([], [])
+    ports = {}
+    for ref in opened:
+        with contextlib.suppress(RayError):  # who failed is found by those who watch the run
+            ports[near[ref]] = ray.get(ref).metrics_port
+    return ports
 
 
 def _mended(run: Run, may_replace: Callable[[Loss], bool], hung: Mapping[int, str]) -> bool:

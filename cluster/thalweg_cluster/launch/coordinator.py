@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from time import sleep
+from time import perf_counter, sleep
 from typing import Any
 
 import ray
@@ -34,6 +34,8 @@ from thalweg_cluster.launch.journal import Ended, Journal, News
 from thalweg_cluster.launch.preparation import Preparation, prepare
 from thalweg_cluster.launch.record import read_record
 from thalweg_cluster.launch.resuming import checkpoint_place
+from thalweg_cluster.launch.run_telemetry import RunTelemetry
+from thalweg_cluster.launch.scraped import Scraped
 from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.security.given import Given
@@ -55,12 +57,14 @@ class CoordinatorSpec:
     given:   to the doors
     place_s: how long Ray may take to find room for the workers
     faults:  what shall go wrong
+    targets: the folder in which Prometheus looks for what to scrape; "": nobody is told
     """
 
     folder: str
     given: Given
     place_s: float
     faults: Plan = field(default_factory=Plan)
+    targets: str = ""
 
 
 class Coordinator:
@@ -69,8 +73,10 @@ class Coordinator:
     def __init__(self, spec: CoordinatorSpec) -> None:
         self._journal = Journal()
         folder = RunFolder(Path(spec.folder), replace=False)
-        self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s)
-        self._leading = Leading(folder, self._journal, self._attempts, spec.faults)
+        telemetry = RunTelemetry()
+        self._scraped = Scraped(folder.path, spec.targets, telemetry, self._journal)
+        self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s, telemetry, self._scraped.announce)
+        self._leading = Leading(folder, self._journal, self._attempts, spec.faults, telemetry)
         Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
 
     def begin(self, preparation: Preparation) -> None:
@@ -91,6 +97,7 @@ class Coordinator:
             ended = Ended(error=error)
         except BaseException:  # whatever it is, those who follow have to hear of it
             ended = Ended(error=RunError(f"the coordinator failed:\n{traceback.format_exc()}"))
+        self._scraped.end()
         self._journal.end(ended)
         sleep(LINGER_S)
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
@@ -99,8 +106,16 @@ class Coordinator:
 class Leading:
     """The run from where the folder says it is to its summary."""
 
-    def __init__(self, folder: RunFolder, journal: Journal, attempts: Attempts, faults: Plan = Plan()) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        attempts: Attempts,
+        faults: Plan = Plan(),
+        telemetry: RunTelemetry | None = None,
+    ) -> None:
         """`faults`: what shall go wrong. InputError where the folder has no record."""
+        self._telemetry = telemetry or RunTelemetry()
         self._path = folder.path
         self._record = read_record(folder.path)
         self._folder = folder
@@ -117,9 +132,12 @@ class Leading:
         preparation, outcome = self._beginning()
         self._journal.about(preparation.lengths.steps, preparation.job.cluster.most)
         failures = Failures(preparation.job.cluster.max_failures, record.losses, record.times)
+        self._telemetry.before(record.losses, record.attempts)
         while outcome is None or outcome.resizes or (outcome.losses and failures.may_go_on(outcome.losses)):
             if outcome is not None:
                 self._note(losses=failures.losses, times=failures.times)
+                if outcome.losses:
+                    self._telemetry.lost(outcome.losses, perf_counter())
                 preparation = self._after(outcome, failures, preparation)
             outcome = self._attempt(preparation, failures)
         error = outcome.error
@@ -192,6 +210,7 @@ class Leading:
         if failures.exhausted:
             return False
         failures.may_go_on([loss])
+        self._telemetry.lost([loss], perf_counter())
         self._note(losses=failures.losses, times=failures.times)
         self._journal.say(
             f"[yellow]lost[/] {escape(str(loss))}; the others go on, and another one takes its place "

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from thalweg_cluster.launch import room
+from thalweg_cluster.launch.announcing import Announcement
 from thalweg_cluster.launch.coordinator import Coordinator, CoordinatorSpec
 from thalweg_cluster.launch.following import Follower, follow
 from thalweg_cluster.launch.journal import Ended
@@ -38,7 +39,14 @@ CALLS = 16
 
 
 def train(
-    preparation: Preparation, out: Path, console: Console, *, address: str | None, given: Given, started_at: float
+    preparation: Preparation,
+    out: Path,
+    console: Console,
+    *,
+    address: str | None,
+    given: Given,
+    started_at: float,
+    targets: Path | None = None,
 ) -> int:
     """Starts the run, follows it, and ends it where it is interrupted; returns the exit status.
 
@@ -48,6 +56,7 @@ def train(
     address:    of the Ray cluster; None for one of our own
     given:      to the doors
     started_at: when the command was given, in seconds since 1970
+    targets:    the folder in which Prometheus looks for what to scrape; None: nobody is told
 
     Raises InputError where the Ray cluster does not take the job, RunError where it has no room now; nothing was
     started then.
@@ -61,12 +70,17 @@ def train(
         folder.write_job(job_to_toml(preparation.job))
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
-        follower = Follower(_start(preparation, folder, given, started_at))
+        follower = Follower(_start(preparation, folder, given, started_at, targets))
         del preparation  # the coordinator has it: one copy of the data is enough
-        return _to_its_end(follower, out, console)
+        name = read_record(out).name
+        try:
+            return _to_its_end(follower, out, console)
+        finally:
+            if targets is not None:  # the coordinator removes its file, where it is not killed before that
+                Announcement(targets, name).remove()
 
 
-def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at: float) -> Any:
+def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at: float, targets: Path | None) -> Any:
     """The handle of a new coordinator of the run in `folder`, on this node."""
     context = ray.get_runtime_context()
     record = Record(
@@ -80,7 +94,11 @@ def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at
     )
     record.write(folder.path)
     spec = CoordinatorSpec(
-        folder=str(folder.path.absolute()), given=given, place_s=room.PLACE_S, faults=preparation.faults.plan
+        folder=str(folder.path.absolute()),
+        given=given,
+        place_s=room.PLACE_S,
+        faults=preparation.faults.plan,
+        targets=str(targets or ""),
     )
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_coordinator: Any = ray.remote(Coordinator)

@@ -44,6 +44,9 @@ class Account:
             bytes_published=bytes_published,
             first=first,
             steps=first,
+            meets=step.consistency == "sync",
+            staleness_bound={"sync": 0, "ssp": step.staleness}.get(step.consistency),
+            save_every=step.save_every or 0,
         )
         self._rows: list[Row] = []
         self._pending: deque[tuple[int, Row]] = deque()  # by version; the first one waits for its evaluation
@@ -60,7 +63,7 @@ class Account:
 
     def begin(self) -> float:
         """Version 0 is about to be there; returns when (perf_counter)."""
-        self._began_at = time()
+        self._began_at = self.telemetry.started_at = self.telemetry.checkpoint_at = time()
         self._began = self._warm = self.telemetry.published_s = perf_counter()
         return self._began
 

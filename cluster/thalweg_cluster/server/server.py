@@ -171,6 +171,7 @@ class Server:
             self._door.broadcast(messages.pack_begin())
         telemetry = self.account.telemetry
         telemetry.joined, telemetry.generation = len(joined), self._membership.generation
+        telemetry.waiting.members = len(joined)
         telemetry.pace_s = {rank: self._board.piece_s[rank] for rank in joined}
 
     def _set_the_board(self) -> None:

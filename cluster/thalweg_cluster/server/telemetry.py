@@ -12,11 +12,13 @@ import threading
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import time
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
+from thalweg_cluster.server.waiting import Waiting
 from thalweg_proto.wire import SEAL_BYTES, Bytes, Make
 
 PHASES = ("sample", "compute", "push", "wait")
@@ -141,6 +143,28 @@ class WorkerTimes:
         }
 
 
+class DoorCounts:
+    """What a server's gRPC doors made of pushes that no worker of the job sent; from any thread.
+
+    clients: by what became of them; fenced: those of an earlier membership, by who sent them
+    """
+
+    def __init__(self) -> None:
+        self.clients = dict.fromkeys((verdict.value for verdict in Verdict), 0)
+        self.fenced = {"client": 0, "host": 0}
+        self._lock = threading.Lock()
+
+    def answered(self, verdict: Verdict) -> None:
+        """A client's push was let in, and this became of it."""
+        with self._lock:
+            self.clients[verdict.value] += 1
+
+    def fence(self, *, host: bool) -> None:
+        """A push was refused for its generation; `host`: it came from a host of the job."""
+        with self._lock:
+            self.fenced["host" if host else "client"] += 1
+
+
 class WireCounts:
     """What goes between one host and the others: bytes of the messages with tensors, as they are made and taken in; and
     how many messages of any kind came to this host again, or spoilt, or did not come and were asked for.
@@ -188,6 +212,17 @@ class Telemetry:
     skipped:                       steps of this run that left the parameters as they were
     worker_times:                  where the time of each worker's steps went, by rank
     wire:                          by host, where there are several: this one's, and on the lead what others told last
+    wire_formats:                  of what travels between hosts, by content
+    compression_error:             norm of what the wire's format still owes of this host's gradients
+    host, lead:                    which one this is; whether it speaks for all workers
+    door:                          what the gRPC doors count
+    meets:                         whether the workers wait for each other at the end of each step
+    staleness_bound:               of the job; None: it has none
+    save_every:                    steps between two checkpoints; 0: only at the end
+    started_at, checkpoint_at:     when the first step began, and when the newest checkpoint was there, in seconds since
+                                   1970; 0: not yet
+    by_phase_s, microbatches:      of each worker, by rank: seconds by phase, shape (workers, phases), and how many it
+                                   computed
     """
 
     workers: int
@@ -218,16 +253,40 @@ class Telemetry:
     skipped: int = 0
     worker_times: dict[int, WorkerTimes] = field(default_factory=dict)
     wire: dict[int, WireCounts] = field(default_factory=dict)
+    wire_formats: Mapping[str, str] = field(default_factory=lambda: {"gradients": "float32", "parameters": "float32"})
+    compression_error: float = 0.0
+    host: int = 0
+    lead: bool = True
+    door: DoorCounts = field(default_factory=DoorCounts)
+    meets: bool = True
+    staleness_bound: int | None = 0
+    save_every: int = 0
+    started_at: float = 0.0
+    checkpoint_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.by_phase_s: NDArray[np.float64] = np.zeros((self.workers, len(PHASES)))
+        self.microbatches: NDArray[np.int64] = np.zeros(self.workers, dtype=np.int64)
+        self.waiting = Waiting(self.workers)
 
     def heard(self, records: NDArray[np.void]) -> None:
         """Counts what one worker tells of its steps: STEP_DTYPE."""
+        rank = int(records["rank"][0])
         with self.lock:
-            for phase, durations in self.phases.items():
+            of_worker = self.by_phase_s[rank] if rank < self.workers else np.zeros(len(PHASES))
+            for index, (phase, durations) in enumerate(self.phases.items()):
+                before = durations.sum_s
                 durations.add(records[f"{phase}_s"])
+                of_worker[index] += durations.sum_s - before
             self.apply_durations.add(records["apply_s"])
-            times = self.worker_times.setdefault(int(records["rank"][0]), WorkerTimes())
+            times = self.worker_times.setdefault(rank, WorkerTimes())
             times.add(records[records["step"] >= self.first + WARM_UP_STEPS])
+            if rank < self.workers:
+                self.microbatches[rank] += int(records["microbatches"].sum())
+                if self.meets:
+                    busy_s = records["sample_s"] + records["compute_s"]
+                    self.waiting.add(rank, records["step"], records["microbatches"], busy_s)
 
     def pushed(self, verdict: Verdict, staleness: int = 0, pushes: int = 1) -> None:
         """Counts pushes."""
@@ -277,7 +336,7 @@ class Telemetry:
         """A checkpoint is there; it took `seconds` from the copy of the state on."""
         with self.lock:
             self.checkpoints["saved"] += 1
-            self.checkpoint_step = step
+            self.checkpoint_step, self.checkpoint_at = step, time()
             self.checkpoint_durations.add(np.array([seconds]))
 
     def checkpoint_failed(self, step: int, error: str) -> None:

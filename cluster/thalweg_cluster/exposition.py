@@ -1,0 +1,126 @@
+"""Metrics as text, and the little HTTP server that answers with them.
+
+prometheus_client would do both; but it takes several milliseconds to put a thousand series into words, in the process
+that a run waits for. Here what does not change of a line, its name and labels, is put together once.
+
+(https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from thalweg_cluster.monitoring.catalogue import Metric
+
+LOOPBACK = "127.0.0.1"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SILENT_S = 10.0
+"""How long somebody who has connected may take to say what he wants."""
+_LINES = 8192
+
+
+class Histogram(NamedTuple):
+    """counts: shape (n + 1,): how many fell at or below each of the n bounds and above the one before; last: above all
+    sum: of all values
+    """
+
+    bounds: Sequence[float]
+    counts: NDArray[np.int64]
+    sum: float
+
+
+Value = float | Histogram
+
+
+def family(metric: Metric, *values: Value | tuple[Sequence[object], Value]) -> list[str]:
+    """The lines of a metric; a value with labels comes after these, in the order of `metric.labels`."""
+    lines = [_head(metric)]
+    for each in values:
+        labels, value = each if isinstance(each, tuple) and not isinstance(each, Histogram) else ((), each)
+        if isinstance(value, Histogram):
+            counts = value.counts.cumsum().tolist()
+            *bounds, sum_, count = _histogram_keys(metric, tuple(labels), tuple(value.bounds))
+            lines += [f"{key} {number}" for key, number in zip(bounds, counts, strict=True)]
+            lines += (f"{sum_} {_number(value.sum)}", f"{count} {counts[-1]}")
+        else:
+            lines.append(f"{_key(metric, tuple(labels))} {_number(value)}")
+    return lines
+
+
+def text(families: Iterable[Iterable[str]]) -> str:
+    """All lines of an answer."""
+    return "".join(f"{line}\n" for lines in families for line in lines)
+
+
+@lru_cache(_LINES)
+def _head(metric: Metric) -> str:
+    help_ = metric.help.replace("\\", r"\\").replace("\n", r"\n")
+    return f"# HELP {metric.name} {help_}\n# TYPE {metric.name} {metric.kind.value}"
+
+
+@lru_cache(_LINES)
+def _key(metric: Metric, labels: tuple[object, ...], suffix: str = "", *more: tuple[str, str]) -> str:
+    if len(labels) != len(metric.labels):
+        expected = ", ".join(metric.labels) or "no label"
+        raise ValueError(f"{metric.name}: expected values of {expected}; found {labels}")
+    named = (*zip(metric.labels, map(str, labels), strict=True), *more)
+    escaped = [(key, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")) for key, value in named]
+    said = ",".join(f'{key}="{value}"' for key, value in escaped)
+    return f"{metric.name}{suffix}{{{said}}}" if said else f"{metric.name}{suffix}"
+
+
+@lru_cache(_LINES)
+def _histogram_keys(metric: Metric, labels: tuple[object, ...], bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (
+        *(_key(metric, labels, "_bucket", ("le", _number(bound))) for bound in (*bounds, math.inf)),
+        _key(metric, labels, "_sum"),
+        _key(metric, labels, "_count"),
+    )
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    number = float(value)
+    if math.isfinite(number):
+        return repr(number)
+    return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
+
+
+def serve(metrics: Callable[[], str], port: int, address: str = LOOPBACK) -> int:
+    """Serves /metrics on `address`, from threads of its own: what `metrics` says, called in one of them, and what
+    Prometheus wants to know of any process (CPU, memory, files). Returns the port (a free one where `port` is 0).
+
+    OSError where the port is taken.
+    """
+    process = CollectorRegistry()
+    ProcessCollector(registry=process)
+
+    class Answer(BaseHTTPRequestHandler):
+        timeout = SILENT_S
+
+        def do_GET(self) -> None:
+            known = self.path.partition("?")[0] == "/metrics"
+            body = metrics().encode() + generate_latest(process) if known else b"there is nothing but /metrics\n"
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: a scrape is no event."""
+
+    server = ThreadingHTTPServer((address, port), Answer)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True, name="thalweg-metrics").start()
+    return int(server.server_port)
