@@ -61,7 +61,7 @@ def seal(parts: Sequence[Bytes], number: int) -> bytes:
     """A message of these parts, with its number and its checksum."""
     if len(parts) == 1:  # words: as few calls as can be
         body = bytes(parts[0]) + _FIXED.pack(_NUMBER_TAG, number)
-        return body + _FIXED.pack(_CHECKSUM_TAG, checksum([body]))
+        return body + _FIXED.pack(_CHECKSUM_TAG, checksum(_covered(body, len(body))))
     numbered = [*parts, _fixed(_NUMBER_TAG, number)]
     covered = [numbered[0], numbered[-1]] if number else numbered
     return b"".join((*numbered, _fixed(_CHECKSUM_TAG, checksum(covered))))
