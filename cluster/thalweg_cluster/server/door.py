@@ -153,11 +153,12 @@ class Door:
             connection.send(exchange_pb2.Welcome(refused=str(error)).SerializeToString())
             connection.close()
             return
-        socket.send_fds(connection, [self._welcome(hello.rank).SerializeToString()], list(self._fds))
         self._sockets[hello.rank] = connection
         self._left.discard(hello.rank)
         self._ranks[connection.fileno()] = hello.rank
         self._poll.register(connection, select.POLLIN)
+        # Last: whoever knows that the worker is let in may count on it that `broadcast` reaches it.
+        socket.send_fds(connection, [self._welcome(hello.rank).SerializeToString()], list(self._fds))
 
     def _checked_hello(self, connection: socket.socket) -> exchange_pb2.Hello:
         _, uid, _ = self._credentials(connection)
