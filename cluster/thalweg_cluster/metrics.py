@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg_cluster.exposition import LOOPBACK, Histogram, family, serve, text
 from thalweg_cluster.monitoring import catalogue as c
-from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, PHASES, Durations, Staleness, Telemetry, WireCounts
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations, Staleness, Telemetry, WireCounts, WorkerTimes
 
 _NOT_ALWAYS_KNOWN = (
     (c.LOSS, "loss"),
@@ -85,15 +85,12 @@ def _of_all(t: Telemetry) -> Iterator[list[str]]:
     yield family(c.PHASE_SECONDS, *(((phase,), _durations(durations)) for phase, durations in t.phases.items()))
     yield family(c.STEP_SECONDS, _durations(t.step_durations))
     yield family(c.APPLY_SECONDS, _durations(t.apply_durations))
+    workers = [(rank, t.worker_times.get(rank, WorkerTimes())) for rank in range(t.workers)]
     yield family(
         c.WORKER_PHASE_SECONDS,
-        *(
-            ((rank, phase), seconds)
-            for rank, of_worker in enumerate(t.by_phase_s.tolist())
-            for phase, seconds in zip(PHASES, of_worker, strict=True)
-        ),
+        *(((rank, phase), seconds) for rank, times in workers for phase, seconds in times.phase_s.items()),
     )
-    yield family(c.WORKER_MICROBATCHES, *(((rank,), count) for rank, count in enumerate(t.microbatches.tolist())))
+    yield family(c.WORKER_MICROBATCHES, *(((rank,), times.computed) for rank, times in workers))
     yield family(c.WAITED_FOR, *(((rank,), seconds) for rank, seconds in enumerate(t.waiting.for_s.tolist())))
     yield family(c.CHECKPOINT_SECONDS, _durations(t.checkpoint_durations))
     yield family(c.CHECKPOINT_EVERY, t.save_every)

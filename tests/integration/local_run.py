@@ -326,3 +326,20 @@ def planned(folder: Path, *faults: Fault, seed: int = 0) -> PlannedFaults:
 def train_locally(**options: Any) -> LocalRun:
     """`start_locally`, to the end."""
     return start_locally(**options).join()
+
+
+def remembering(
+    **always: Any,
+) -> Callable[..., tuple[RunResult, list[tuple[int, float | None, dict[str, Any] | None]]]]:
+    """`remembering(steps=20)(clip_norm=0.1)`: what a run with these options came to, and its rows (step, loss,
+    evaluation); trained once for the same options."""
+    known: dict[str, Any] = {}
+
+    def result(**of: Any) -> Any:
+        key = repr(sorted(of.items()))
+        if key not in known:
+            run = train_locally(**always, **of)
+            known[key] = (run.result, [(row.step, row.train_loss, row.evaluation) for row in run.rows])
+        return known[key]
+
+    return result

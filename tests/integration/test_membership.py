@@ -7,7 +7,7 @@ from time import sleep
 
 import numpy as np
 import pytest
-from tests.integration.local_run import Engine, Killed, start_locally, train_locally
+from tests.integration.local_run import Engine, Killed, remembering, start_locally, train_locally
 
 from thalweg_cluster.step import HostStep
 
@@ -18,16 +18,7 @@ SHAPES = [{}, {"clip_norm": 0.1}, {"skip": True}, {"rule": "adam", "rule_options
 @pytest.fixture(scope="module")
 def undisturbed():
     """The results of runs in which nobody dies, by what they are of."""
-    known = {}
-
-    def result(**of):
-        key = repr(sorted(of.items()))
-        if key not in known:
-            run = train_locally(steps=STEPS, microbatches=6, **of)
-            known[key] = (run.result, [(row.step, row.train_loss, row.evaluation) for row in run.rows])
-        return known[key]
-
-    return result
+    return remembering(steps=STEPS, microbatches=6)
 
 
 def same(run, expected) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests.integration.local_run import Engine, Killed, start_locally, train_locally
+from tests.integration.local_run import Engine, Killed, remembering, start_locally
 
 from thalweg_cluster.hosts import server
 from thalweg_proto.errors import ServerError
@@ -31,16 +31,7 @@ def start(workers, **options):
 @pytest.fixture(scope="module")
 def undisturbed():
     """The results of runs in which nobody dies, by what they are of."""
-    known = {}
-
-    def result(**of):
-        key = repr(sorted(of.items()))
-        if key not in known:
-            run = train_locally(steps=STEPS, microbatches=6, model=WIDE, **of)
-            known[key] = (run.result, [(row.step, row.train_loss, row.evaluation) for row in run.rows])
-        return known[key]
-
-    return result
+    return remembering(steps=STEPS, microbatches=6, model=WIDE)
 
 
 def errors(run) -> list[BaseException]:

@@ -19,7 +19,7 @@ from typing import Any
 from thalweg_cluster.experiments.grid import Configuration
 from thalweg_cluster.experiments.parts import Split, split_of
 from thalweg_cluster.experiments.simulation import Point
-from thalweg_cluster.reporting.files import METRICS, SUMMARY
+from thalweg_cluster.reporting.files import METRICS, read_summary
 from thalweg_proto.job import load_job_text
 from thalweg_proto.job.sections import MICROBATCHES
 
@@ -76,10 +76,15 @@ def job_file(out: Path, configuration: Configuration) -> Path:
 
 def is_done(folder: Path) -> bool:
     """Whether the run in `folder` was measured to its end."""
+    return (_summary(folder) or {}).get("state") == "succeeded"
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """None where there is none that can be read."""
     try:
-        return bool(json.loads((folder / SUMMARY).read_text())["state"] == "succeeded")
-    except (OSError, ValueError, KeyError):
-        return False
+        return read_summary(folder)
+    except (OSError, ValueError):
+        return None
 
 
 def carry_out(out: Path, configuration: Configuration, repeat: int, address: str) -> str | None:
@@ -116,11 +121,8 @@ def carry_out(out: Path, configuration: Configuration, repeat: int, address: str
 
 
 def _why(folder: Path, log: Path, status: int) -> str:
-    try:
-        if (error := json.loads((folder / SUMMARY).read_text())["error"]) is not None:
-            return str(error)
-    except (OSError, ValueError, KeyError):
-        pass
+    if (error := (_summary(folder) or {}).get("error")) is not None:
+        return str(error)
     said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return "; ".join(said[-3:]) or f"thalweg train ended with exit status {status} and said nothing ({log})"
 
@@ -132,7 +134,8 @@ def read_run(out: Path, configuration: Configuration, repeat: int) -> Run:
     within the warm-up.
     """
     folder = folder_of(out, configuration, repeat)
-    summary: Mapping[str, Any] = json.loads((folder / SUMMARY).read_text())
+    summary = _summary(folder)
+    assert summary is not None  # of a run that is done
     hosts = configuration.series.hosts
     if hosts is not None and summary["hosts"] != hosts:
         expected = "1 host" if hosts == 1 else f"{hosts} hosts"

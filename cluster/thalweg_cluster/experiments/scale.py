@@ -20,7 +20,6 @@ from typing import Any
 
 import ray
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from thalweg_cluster.experiments.grid import Configuration, Experiment, configured
@@ -63,7 +62,8 @@ def scale(draft: Draft, experiment: Experiment, out: Path, console: Console, *, 
         with ray_cluster(replace(job.cluster, workers=workers), address) as warning, interruptible():
             if warning is not None and experiment.compute_ms is None:
                 console.print(f"[yellow]warning[/] {warning}", highlight=False)
-            shared = _cores(address)
+            if address is not None:
+                cores = _cpus()
             _runs(experiment, out, ray.get_runtime_context().gcs_address, console, runs)
     except KeyboardInterrupt:
         interrupted = True
@@ -73,12 +73,11 @@ def scale(draft: Draft, experiment: Experiment, out: Path, console: Console, *, 
         for run in runs:
             console.print(f"failed: {run.configuration}: {run.reason}", style="red", markup=False, soft_wrap=True)
         return EXIT_FAILED
-    grows = experiment.weak
     results = results_of(
         experiment,
         runs,
-        batch_size=lambda workers: batch_size * workers if grows else batch_size,
-        cores=shared if experiment.compute_ms is None else None,
+        batch_size=lambda workers: batch_size * workers if experiment.weak else batch_size,
+        cores=cores if experiment.compute_ms is None else None,
     )
     print_results(console, results)
     _write(results, out, console, job, complete=not interrupted)
@@ -131,10 +130,8 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield "the job"
 
 
-def _cores(address: str | None) -> int:
-    """That the workers have: of this machine, or of the cluster that is there."""
-    if address is None:
-        return len(os.sched_getaffinity(0))
+def _cpus() -> int:
+    """Of the cluster that is there."""
     cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]  # Ray gives it no type
     return int(cpus)
 
@@ -142,28 +139,23 @@ def _cores(address: str | None) -> int:
 def _runs(experiment: Experiment, out: Path, address: str, console: Console, runs: list[Run]) -> None:
     """Makes each run that is not done, and adds all to `runs`."""
     order = list(experiment.order())
+    known = [is_done(folder_of(out, configuration, repeat)) for repeat, configuration in order]
     took: list[float] = []
     with _progress(console, len(order)) as show:
         for done, (repeat, configuration) in enumerate(order):
-            folder = folder_of(out, configuration, repeat)
-            known = is_done(folder)
-            left = sum(not is_done(folder_of(out, c, r)) for r, c in order[done:])
-            show(done, f"{configuration}, repeat {repeat + 1}{_left(took, left)}")
-            began = monotonic()
-            reason = None if known else carry_out(out, configuration, repeat, address)
-            if not known:
+            which = f"{configuration}, repeat {repeat + 1}"
+            show(done, f"{which}{_left(took, known[done:].count(False))}")
+            reason = None
+            if not known[done]:
+                began = monotonic()
+                reason = carry_out(out, configuration, repeat, address)
                 took.append(monotonic() - began)
-            runs.append(_read(out, configuration, repeat, reason))
-            said = "measured before" if known else "measured"
-            run = runs[-1]
-            text = f"{run.samples_per_s:,.0f} samples/s" if run.reason is None else f"failed: {run.reason}"
-            console.print(
-                f"run {done + 1} of {len(order)}  {configuration}, repeat {repeat + 1}: {said}, {escape(text)}"
-                if run.reason is None
-                else f"run {done + 1} of {len(order)}  {configuration}, repeat {repeat + 1}: {escape(text)}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            run = _read(out, configuration, repeat, reason)
+            runs.append(run)
+            said = "measured before" if known[done] else "measured"
+            text = f"{said}, {run.samples_per_s:,.0f} samples/s" if run.reason is None else f"failed: {run.reason}"
+            line = f"run {done + 1} of {len(order)}  {which}: {text}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _read(out: Path, configuration: Configuration, repeat: int, reason: str | None) -> Run:

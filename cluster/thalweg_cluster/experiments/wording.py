@@ -93,9 +93,9 @@ def conclusions(analysis: Analysis) -> list[str]:
         lines.append(f"{name}: " + ("more workers are no faster" if law.sigma >= 1 else serial))
     if analysis.bound_by is not None:
         half = f"{100 * KNEE_EFFICIENCY:.0f} %"
-        knee = (
-            "no knee is seen" if analysis.knee is None else f"the knee: {half} efficiency with {analysis.knee} workers"
-        )
+        knee = "no knee is seen"
+        if analysis.knee is not None:
+            knee = f"the knee: {half} efficiency with {_workers(analysis.knee)}"
         lines.append(f"{knee}; what costs most: {LIMITS[analysis.bound_by]}")
     if analysis.predictions:
         known = " and ".join(map(str, analysis.fitted_on))

@@ -13,14 +13,13 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.hosts.answering import Behind, check, let_in, parsed, status_handler, stream, whole_version
 from thalweg_cluster.hosts.callers import OUTSIDE_STREAMS_MAX, SHORT_CALLS_MAX, Outsiders
 from thalweg_cluster.hosts.checks import Expected, Refusal, RefusedError, check_names
 from thalweg_cluster.hosts.events import OutsidePush
-from thalweg_cluster.hosts.listener import PATIENCE_S, Listener
+from thalweg_cluster.hosts.listener import PATIENCE_S, Health, Listener
 from thalweg_cluster.hosts.outside import OutsidePushes
 from thalweg_cluster.security.guard import Guard
 from thalweg_proto.v1 import parameter_server_pb2 as pb
@@ -68,19 +67,17 @@ class ClientsDoor:
             patience_s=patience_s,
             name="thalweg-clients",
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._listener.server)
+        self._health = Health(self._listener, SERVICE)
         self.port = self._listener.port
 
     def open(self) -> None:
         """Starts to answer."""
         self._listener.open()
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.open()
 
     def close(self) -> None:
         """Ends all streams; who waits for an answer hears that the run has ended."""
-        self._health.enter_graceful_shutdown()
+        self._health.close()
         with self._lock:
             self._closed = True
             for verdict in self._unanswered:

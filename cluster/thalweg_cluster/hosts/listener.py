@@ -10,6 +10,7 @@ from concurrent import futures
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from thalweg_cluster.hosts.access import Access
 from thalweg_cluster.security.guard import Guard, Tls, why_not_listen
@@ -121,3 +122,21 @@ class Listener:
     def end(self) -> None:
         """Waits for the last thread, after `close`."""
         self._pool.shutdown()
+
+
+class Health:
+    """The standard health service of a listener, for those who want to know whether `service` is there."""
+
+    def __init__(self, listener: Listener, service: str) -> None:
+        self._services = ("", service)
+        self._servicer = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, listener.server)
+
+    def open(self) -> None:
+        """From now on it is."""
+        for service in self._services:
+            self._servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self) -> None:
+        """From now on it is not, nor will be."""
+        self._servicer.enter_graceful_shutdown()

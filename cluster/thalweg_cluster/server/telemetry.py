@@ -101,11 +101,16 @@ class Staleness:
 
 
 class WorkerTimes:
-    """Where the time of one worker's steps went; those of the warm-up left out."""
+    """Where the time of one worker's steps went; in `summary` those of the warm-up are left out.
+
+    phase_s, computed: seconds by phase, and microbatches, of all steps
+    """
 
     PARTS = (*PHASES, "apply")
 
     def __init__(self) -> None:
+        self.phase_s = dict.fromkeys(PHASES, 0.0)
+        self.computed = 0
         self.steps = self.microbatches = 0
         self._sums_s = dict.fromkeys(self.PARTS, 0.0)
         # Of the steps with microbatches: how many, their time, and the square of a step's mean time for a microbatch,
@@ -113,8 +118,12 @@ class WorkerTimes:
         self._working = 0
         self._busy_s = self._squares = 0.0
 
-    def add(self, records: NDArray[np.void]) -> None:
-        """Counts steps: STEP_DTYPE."""
+    def add(self, records: NDArray[np.void], warm: int) -> None:
+        """Counts steps: STEP_DTYPE. From step `warm` on they are past the warm-up."""
+        for phase in PHASES:
+            self.phase_s[phase] += float(records[f"{phase}_s"].sum())
+        self.computed += int(records["microbatches"].sum())
+        records = records[records["step"] >= warm]
         self.steps += len(records)
         for part in self.PARTS:
             self._sums_s[part] += float(records[f"{part}_s"].sum())
@@ -221,8 +230,6 @@ class Telemetry:
     save_every:                    steps between two checkpoints; 0: only at the end
     started_at, checkpoint_at:     when the first step began, and when the newest checkpoint was there, in seconds since
                                    1970; 0: not yet
-    by_phase_s, microbatches:      of each worker, by rank: seconds by phase, shape (workers, phases), and how many it
-                                   computed
     """
 
     workers: int
@@ -266,27 +273,19 @@ class Telemetry:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.by_phase_s: NDArray[np.float64] = np.zeros((self.workers, len(PHASES)))
-        self.microbatches: NDArray[np.int64] = np.zeros(self.workers, dtype=np.int64)
         self.waiting = Waiting(self.workers)
 
     def heard(self, records: NDArray[np.void]) -> None:
         """Counts what one worker tells of its steps: STEP_DTYPE."""
         rank = int(records["rank"][0])
         with self.lock:
-            of_worker = self.by_phase_s[rank] if rank < self.workers else np.zeros(len(PHASES))
-            for index, (phase, durations) in enumerate(self.phases.items()):
-                before = durations.sum_s
+            for phase, durations in self.phases.items():
                 durations.add(records[f"{phase}_s"])
-                of_worker[index] += durations.sum_s - before
             self.apply_durations.add(records["apply_s"])
-            times = self.worker_times.setdefault(rank, WorkerTimes())
-            times.add(records[records["step"] >= self.first + WARM_UP_STEPS])
-            if rank < self.workers:
-                self.microbatches[rank] += int(records["microbatches"].sum())
-                if self.meets:
-                    busy_s = records["sample_s"] + records["compute_s"]
-                    self.waiting.add(rank, records["step"], records["microbatches"], busy_s)
+            self.worker_times.setdefault(rank, WorkerTimes()).add(records, self.first + WARM_UP_STEPS)
+            if self.meets and rank < self.workers:
+                busy_s = records["sample_s"] + records["compute_s"]
+                self.waiting.add(rank, records["step"], records["microbatches"], busy_s)
 
     def pushed(self, verdict: Verdict, staleness: int = 0, pushes: int = 1) -> None:
         """Counts pushes."""

@@ -19,12 +19,12 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from thalweg_cluster.hosts.answering import check, stream, unary
 from thalweg_cluster.hosts.callers import Outsiders
 from thalweg_cluster.hosts.checks import Refusal, RefusedError
-from thalweg_cluster.hosts.listener import PATIENCE_S, Listener
+from thalweg_cluster.hosts.listener import PATIENCE_S, Health, Listener
+from thalweg_cluster.reporting.files import METRICS
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.keeper import Changes, Keeper
@@ -47,7 +47,6 @@ STREAM_S = 3600.0
 GRACE_S = 2.0
 LOOK_S = 0.5
 """How often it is looked whether files have grown."""
-METRICS = "metrics.jsonl"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 R = TypeVar("R", bound=Message)
@@ -119,19 +118,17 @@ class JobDoor:
             name="thalweg-jobs",
             port=port,
         )
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._listener.server)
+        self._health = Health(self._listener, SERVICE)
         self.port = self._listener.port
 
     def open(self) -> None:
         """Starts to answer."""
         self._listener.open()
-        for service in ("", SERVICE):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._health.open()
 
     def close(self) -> None:
         """Ends all calls."""
-        self._health.enter_graceful_shutdown()
+        self._health.close()
         self._closed = True
         self._changes.tell()
         self._listener.close(GRACE_S)
