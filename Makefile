@@ -20,7 +20,8 @@ test: $(VENV)/.dev    ## the tests, but for those that take minutes
 	$(BIN)/pytest $(TOGETHER)
 
 test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minutes, on real Ray
-	$(BIN)/pytest -m slow $(TOGETHER)
+	$(BIN)/pytest -m 'slow and not alone' $(TOGETHER)
+	$(BIN)/pytest -m 'slow and alone'
 
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
 	$(BIN)/pytest -m faults --faults-table $(if $(OUT),--faults-out $(OUT))

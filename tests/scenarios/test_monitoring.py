@@ -16,7 +16,7 @@ from tests.scenarios.prometheus import needs_prometheus, until, watching
 from thalweg_cluster.monitoring.dashboards import dashboards
 from thalweg_cluster.monitoring.rules import Timing, alerts, recordings
 
-pytestmark = [pytest.mark.slow, needs_prometheus]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, needs_prometheus]
 
 TIMING = Timing(scrape_s=1)
 DELAYS = 100
@@ -83,7 +83,8 @@ def run(ray_address, job, tmp_path, targets):
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN * DELAYS)
     out = tmp_path / "out"
-    sets = ["train.steps=10000000", "train.eval_every=200", "checkpoint.every_steps=200", "model.hidden=[256, 128]"]
+    sets = ["train.steps=10000000", "train.eval_every=200", "checkpoint.every_steps=200"]
+    sets += ["model.hidden=[256, 128]", "train.batch_size=1024"]  # a millisecond a microbatch: more than noise
     with ExitStack() as stack:
         command = spawn(
             stack, out, "train", str(job), "--out", str(out), "--faults", str(plan),

@@ -95,10 +95,14 @@ def test_a_server_that_dies_at_any_point_of_a_checkpoint_leaves_no_trace(same, t
 @pytest.mark.faults("bit flipped in a checkpoint as it is written", how="plan: {id}", expected="refused by name, =bits")
 @pytest.mark.parametrize("point", ["shard.written", "manifest.written"])
 def test_a_checkpoint_that_was_spoilt_is_not_gone_on_from(point, train, undisturbed, tmp_path):
-    """Of two, the newer is spoilt, and then the server dies: the run goes on from the older."""
+    """Of two, the newer is spoilt, and then the server dies: the run goes on from the older.
+
+    A checkpoint that falls due while the one before is being written is left out: there is time to write each.
+    """
     expected = undisturbed(*JOB)
     write(
         tmp_path,
+        *[Fault(do="delay", at="push.acknowledged", step=due - 1, seconds=1.0) for due in (40, 60, 80)],
         Fault(do="corrupt", at=point, server=0, step=60),
         Fault(do="kill", at="shard.write", server=0, step=80),
     )

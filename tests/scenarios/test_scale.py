@@ -92,11 +92,12 @@ def test_an_interrupted_experiment_goes_on_where_it_stopped(scale, ray_address, 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_modes_and_predictions_with_emulated_workers(scale, tmp_path):
-    """Calibrated with 1 and 2 workers, 4 are predicted to 20 %: what takes 20 ms a microbatch is little else."""
+    """Calibrated with 1 and 2 workers, 4 are predicted to 20 %: what takes 50 ms a microbatch is little else."""
     done = scale(
-        "--workers", "1,2,4", "--modes", "sync,async", "--repeats", "1", "--emulate-compute", "20ms",
-        *arguments(("train.steps=40", "train.eval_every=0")),
+        "--workers", "1,2,4", "--modes", "sync,async", "--repeats", "1", "--emulate-compute", "50ms",
+        *arguments(("train.steps=25", "train.eval_every=0")),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     written = json.loads((tmp_path / "scale" / "scaling.json").read_text())
