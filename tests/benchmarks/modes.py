@@ -24,7 +24,7 @@ from rich.table import Table
 from tests.benchmarks import machine
 from tests.benchmarks.accuracy import images, images_folder
 from tests.benchmarks.launch import BenchError, finished, read_summary, thalweg_command, write_job
-from tests.benchmarks.net import GIVE_WAY_TO_NOBODY, running
+from tests.benchmarks.net import running
 from tests.benchmarks.options import some_of
 from tests.hosts.needs import why_not
 from tests.hosts.network import Hosts
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             tempfile.TemporaryDirectory(prefix="thalweg-modes-") as work,
             Hosts(WORKERS) as hosts,
-            RayHosts(hosts, environment=GIVE_WAY_TO_NOBODY) as cluster,
+            RayHosts(hosts) as cluster,
         ):
             start = partial(running, host=hosts[0], environment=cluster.environment)
             for index, name in enumerate(options.only):

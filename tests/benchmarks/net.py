@@ -97,10 +97,6 @@ EXPECTED_STEP_MS = {128: 6.0, 512: 30.0, 1024: 90.0, 4096: 1000.0}
 PORT = 29500  # as torchrun's; each host has all its ports to itself
 
 
-# By default Ray's workers give way to every other process of the machine; the rivals' do not.
-GIVE_WAY_TO_NOBODY = {"RAY_worker_niceness": "0"}
-
-
 def steps_for(workload: Workload, seconds: float) -> int:
     """Steps under the clock for a run of about `seconds` over the network, at least STEPS_MIN."""
     return max(STEPS_MIN, round(seconds * 1000 / EXPECTED_STEP_MS[workload.hidden]))
@@ -160,7 +156,7 @@ def measure_thalweg(system: str, hosts: Hosts, workload: Workload, *, data: Path
     """A run on a Ray cluster of the hosts, which is there for this run only: even idle it takes from the cores."""
     steps = WARMUP_STEPS + steps_for(workload, seconds)
     job = spread_job(system, workload, steps=steps)
-    with RayHosts(hosts, environment=GIVE_WAY_TO_NOBODY) as cluster:
+    with RayHosts(hosts) as cluster:
         figures = train(
             job,
             data,

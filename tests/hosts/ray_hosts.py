@@ -33,6 +33,9 @@ QUICK_TO_MISS_A_HOST = {
     "RAY_health_check_failure_threshold": "3",
 }
 
+# By default Ray's workers give way to every other process of the machine, such as the tests beside.
+GIVE_WAY_TO_NOBODY = {"RAY_worker_niceness": "0"}
+
 
 class RayHosts:
     """Ray on all of `hosts`, the first of which is the head; whole from `__enter__` on.
@@ -57,7 +60,7 @@ class RayHosts:
         self.address = f"{hosts[0].address}:{PORT}"
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        self._environment = inherited | token | dict(environment or {})
+        self._environment = inherited | token | GIVE_WAY_TO_NOBODY | dict(environment or {})
         self.environment = self._environment | {"RAY_ADDRESS": self.address, "RAY_USAGE_STATS_ENABLED": "0"}
         self._options = [
             f"--temp-dir={TEMP_DIR}",

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.hosts.ray_hosts import GIVE_WAY_TO_NOBODY
 
 from thalweg_cluster.reporting.files import may_go_on
 
@@ -86,9 +87,10 @@ def ray_address() -> Iterator[str]:
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
             f"--port={port}", f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={folder}",
-            "--disable-usage-stats",
+            "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
         ]  # fmt: skip
-        head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+        variables = environment(**GIVE_WAY_TO_NOBODY)
+        head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
         stack.callback(head.wait)
         stack.callback(head.terminate)
         lines = []
