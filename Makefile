@@ -8,6 +8,9 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 TOGETHER := -n $(PYTEST_JOBS) --dist worksteal
 
+# Where nothing compiled may be kept, each of the many processes that are started compiles all of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-slow faults bench bench-net lint types protos protos-check monitoring wheel compare clean help
 
 help:                ## what there is

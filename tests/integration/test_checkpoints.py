@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integration.local_run import Engine, train_locally
+from tests.tiers import slow_but
 
 from thalweg_cluster.checkpoints import FileStore, newest
 from thalweg_cluster.checkpoints.reading import read
@@ -50,7 +51,7 @@ def at(folder: Path, step: int):
     return read(FileStore(folder), step)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_but(MODES, 0, 5, 8, 13))
 def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(mode, tmp_path):
     """From one in the middle, which was taken while the run went on, to the end."""
     options = {"steps": STEPS, "schedule": SCHEDULE, **MODES[mode]}
@@ -65,7 +66,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_in_the_same_bits(mode, tmp_pa
     assert whole.layout.sha256(final.state(1).parameters) == bits(whole)
 
 
-@pytest.mark.parametrize("workers", [1, 3, [1], [2, 1], [1, 1, 2]])
+@pytest.mark.parametrize("workers", slow_but([1, 3, [1], [2, 1], [1, 1, 2]], 1, 3))
 def test_a_checkpoint_of_three_hosts_fits_any_number_of_workers_and_hosts(workers, tmp_path):
     """Saved from 3 shards, loaded into 1, 2 and 3, where workers meet and where servers do their part."""
     options = {"steps": STEPS, "microbatches": 4, **LARGE}

@@ -198,6 +198,7 @@ time.sleep(1000)
     until_gone(lambda: [pid for pid, _ in living() if pid in pids])
 
 
+@pytest.mark.slow
 def test_ray_runs_a_task_on_each_host() -> None:
     """A cluster of two hosts runs a task on each at its own address, and leaves nothing at its end."""
     with Hosts(2) as hosts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.integration.local_run import train_locally
+from tests.tiers import slow_but
 
 from thalweg_proto.shared_memory import CHUNK
 
@@ -11,7 +12,7 @@ from thalweg_proto.shared_memory import CHUNK
 WIDE = {"use": "mlp", "options": {"hidden": [300, 120]}}
 
 
-@pytest.mark.parametrize("microbatches", [4, 7])
+@pytest.mark.parametrize("microbatches", slow_but([4, 7], 1))
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
 def test_any_number_of_hosts_gives_the_same_bits(microbatches, clip_norm):
     """1 to 4 workers on 1 to 3 hosts, with servers alone on hosts or without a shard: one sha, one evaluation."""

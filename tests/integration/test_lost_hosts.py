@@ -13,6 +13,7 @@ import pytest
 from tests.hosts.proxy import Proxy
 from tests.integration.grpc_client import Standing, standing
 from tests.integration.local_run import Engine, start_locally, train_locally
+from tests.tiers import slow_but
 
 from thalweg_cluster.hosts import peers, server
 from thalweg_proto.shared_memory import CHUNK
@@ -74,7 +75,7 @@ def check(job: Standing, near: int, far: int) -> None:
     "link cut in the middle of a message", how="TCP proxy", expected="failed, host, step and shard named"
 )
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-@pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
+@pytest.mark.parametrize(("near", "far"), slow_but(LINKS.values(), 2), ids=LINKS)
 def test_a_connection_that_is_cut_in_mid_stream_ends_the_run(near, far, mode):
     """The error names host, address, step and shard, and who noticed it; all hosts and workers end."""
     with through_a_proxy(near, far, **mode) as (job, proxy):
@@ -88,7 +89,7 @@ def test_a_connection_that_is_cut_in_mid_stream_ends_the_run(near, far, mode):
 
 @pytest.mark.faults("link that carries nothing more", how="TCP proxy", expected="failed after the patience, host named")
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-@pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
+@pytest.mark.parametrize(("near", "far"), slow_but(LINKS.values(), 2), ids=LINKS)
 def test_a_connection_that_hangs_ends_the_run(near, far, mode):
     """Nothing is closed, nothing comes: after the patience, the same error."""
     with through_a_proxy(near, far, **mode) as (job, proxy):
@@ -103,7 +104,7 @@ HEALS_S = 5.0
 
 
 @pytest.mark.faults("link silent for 5 s, and healed", how="TCP proxy: {id}", expected="=bits")
-@pytest.mark.parametrize(("near", "far"), LINKS.values(), ids=LINKS)
+@pytest.mark.parametrize(("near", "far"), slow_but(LINKS.values(), 2), ids=LINKS)
 def test_a_connection_that_heals_changes_no_bit(near, far, row):
     """Within the patience nobody is lost, and nothing of what was on its way."""
     patient = {"steps": 12, "of_server": {"block": CHUNK, "patience_s": 30.0}}
@@ -158,7 +159,7 @@ def silent() -> Iterator[str]:
     "host that cannot be reached", how="closed or silent port", expected="refused before the first step, named"
 )
 @pytest.mark.parametrize("where", ["closed", "silent"])
-@pytest.mark.parametrize(("near", "far"), [*LINKS.values(), (2, 1)], ids=[*LINKS, "two hosts, backward"])
+@pytest.mark.parametrize(("near", "far"), slow_but([*LINKS.values(), (2, 1)], 2), ids=[*LINKS, "two hosts, backward"])
 def test_an_address_that_cannot_be_reached_is_named_before_the_first_step(near, far, where, request):
     """With both addresses and who they belong to; the lead is told, unless it is the one that cannot be reached."""
     nowhere = request.getfixturevalue(where)
@@ -288,7 +289,7 @@ def test_a_mistake_of_ours_in_a_thread_that_listens_is_told():
 
 @pytest.mark.faults("server raises", how="monkeypatch", expected="failed on all hosts, named")
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
-@pytest.mark.parametrize("broken", [0, 1, 2])
+@pytest.mark.parametrize("broken", slow_but([0, 1, 2], 1))
 def test_a_mistake_of_ours_in_a_server_ends_the_run_on_all_hosts(broken, mode, capfd):
     """The lead tells what it was, and whose; no host waits until it would miss another."""
 

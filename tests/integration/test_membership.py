@@ -8,6 +8,7 @@ from time import sleep
 import numpy as np
 import pytest
 from tests.integration.local_run import Engine, Killed, remembering, start_locally, train_locally
+from tests.tiers import slow_but
 
 from thalweg_cluster.step import HostStep
 
@@ -50,7 +51,7 @@ def dies(at: tuple[int, int], *, when: str, once: threading.Event):
 
 
 @pytest.mark.faults("worker gone in a step, others take over", how="raised in its thread", expected="=bits")
-@pytest.mark.parametrize("of", SHAPES, ids=repr)
+@pytest.mark.parametrize("of", slow_but(SHAPES, 0), ids=repr)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", [0, 3, STEPS - 1])
 def test_the_living_take_over_what_a_dead_worker_had_in_hand(undisturbed, when, step, of):
@@ -97,7 +98,7 @@ def dies_in(what: str, step: int, once: threading.Event) -> type[HostStep]:
 
 
 @pytest.mark.faults("worker gone in apply or publish, others take over", how="raised in its thread", expected="=bits")
-@pytest.mark.parametrize("of", SHAPES, ids=repr)
+@pytest.mark.parametrize("of", slow_but(SHAPES, 1), ids=repr)
 @pytest.mark.parametrize(
     "what", ["before the sum of the losses", "before apply", "after apply", "before publish", "in publish"]
 )

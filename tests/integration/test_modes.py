@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from tests.integration.local_run import Engine, start_locally, train_locally
+from tests.tiers import slow_but
 
 from thalweg_proto.shared_memory import CHUNK
 
@@ -41,7 +42,7 @@ def train(topology, **options):
     return train_locally(model=WIDE, of_server={"block": CHUNK, **options.pop("of_server", {})}, **topology, **options)
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES, ids=IDS)
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES, 2), ids=IDS)
 def test_async_applies_every_push(topology):
     """40 steps of 4 microbatches: each pushed once, whoever computed it."""
     run = train(topology, consistency="async", schedule=rate(0.005), staleness_scaling=True)
@@ -51,7 +52,7 @@ def test_async_applies_every_push(topology):
 
 
 @pytest.mark.parametrize("bound", [0, 2])
-@pytest.mark.parametrize("topology", TOPOLOGIES, ids=IDS)
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES, 2), ids=IDS)
 def test_ssp_keeps_its_bound(topology, bound):
     """No push is staler than the bound."""
     run = train(topology, consistency="ssp", staleness=bound, schedule=rate(0.005))
@@ -59,7 +60,7 @@ def test_ssp_keeps_its_bound(topology, bound):
     assert run.result.staleness["max"] <= bound
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES[1:], ids=IDS[1:])
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES[1:], 1), ids=IDS[1:])
 def test_backup_workers_drop_the_slowest_microbatch(topology):
     """Each step goes without one of its four microbatches."""
     run = train(topology, backup=1)
@@ -68,7 +69,7 @@ def test_backup_workers_drop_the_slowest_microbatch(topology):
     assert run.result.dropped <= 40
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES, ids=IDS)
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES, 2), ids=IDS)
 def test_local_steps_end_with_the_last_step(topology):
     """Rounds of 6 steps, the last one of 4; evaluated where a multiple of 10 was passed."""
     run = train(topology, local_steps=6)
@@ -144,7 +145,7 @@ def test_the_bound_of_ssp_holds_the_quick_up():
     assert run.result.staleness["max"] == 2
 
 
-@pytest.mark.parametrize("wire", ["bfloat16", "int8", "topk"])
+@pytest.mark.parametrize("wire", slow_but(["bfloat16", "int8", "topk"], 1))
 @pytest.mark.parametrize("consistency", ["sync", "async"])
 def test_lossy_wires_learn_too(wire, consistency):
     """Gradients in each format, parameters in bfloat16."""
@@ -154,7 +155,7 @@ def test_lossy_wires_learn_too(wire, consistency):
     check(run, accuracy=LUCK)
 
 
-@pytest.mark.parametrize("wire", ["bfloat16", "int8", "topk"])
+@pytest.mark.parametrize("wire", slow_but(["bfloat16", "int8", "topk"], 1))
 def test_lossy_wires_repeat_their_bits(wire):
     """With the same hosts the bits repeat; they are not those of float32."""
     of_server = {"wire": wire, "wire_parameters": "bfloat16"}
@@ -170,7 +171,7 @@ def test_local_steps_repeat_their_bits_on_any_hosts():
 
 
 @pytest.mark.parametrize("options", [{}, {"consistency": "async"}, {"backup": 1}, {"local_steps": 3}])
-@pytest.mark.parametrize("topology", TOPOLOGIES[1:4], ids=IDS[1:4])
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES[1:4], 1), ids=IDS[1:4])
 def test_a_stop_ends_the_run_on_all_hosts(topology, options):
     """Cancelled, with a whole version, and no error anywhere."""
     servers = []
@@ -189,7 +190,7 @@ def test_a_stop_ends_the_run_on_all_hosts(topology, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"consistency": "async"}, {"local_steps": 3}])
-@pytest.mark.parametrize("topology", TOPOLOGIES[1:4], ids=IDS[1:4])
+@pytest.mark.parametrize("topology", slow_but(TOPOLOGIES[1:4], 1), ids=IDS[1:4])
 def test_what_is_not_finite_ends_the_run_on_all_hosts(topology, options):
     """The error names the step, what it was, and what to do."""
 

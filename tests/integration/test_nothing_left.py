@@ -11,6 +11,7 @@ import grpc
 import pytest
 from tests.integration.grpc_client import standing
 from tests.integration.local_run import train_locally
+from tests.tiers import slow_but
 
 from thalweg_proto.shared_memory import CHUNK
 
@@ -65,7 +66,7 @@ def there_is(others: set[threading.Thread]) -> tuple[set[str], list[str], set[th
     return set(os.listdir("/dev/shm")), descriptors(), set(threading.enumerate())
 
 
-@pytest.mark.parametrize("run", [ends_well, ends_well_in_async, fails, never_begins])
+@pytest.mark.parametrize("run", slow_but([ends_well, ends_well_in_async, fails, never_begins], 0, 3))
 def test_nothing_is_left_after_a_run_on_several_hosts(run):
     """However it ended."""
     with grpc.insecure_channel("127.0.0.1:1"):  # while there is one, gRPC keeps what it shares among all

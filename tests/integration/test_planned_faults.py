@@ -7,6 +7,7 @@ import time
 
 import pytest
 from tests.integration.local_run import Engine, planned, train_locally
+from tests.tiers import slow_but
 
 from thalweg_proto.faults import Fault
 from thalweg_proto.shared_memory import CHUNK
@@ -44,7 +45,7 @@ def amiss(run, how: str) -> int:
 
 
 @pytest.mark.faults("message between hosts 200 ms late, give or take 100 ms, 3 times", how=PLAN, expected="=bits")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", slow_but(POINTS, 0, 3))
 def test_late_messages_change_no_bit(point, undisturbed, tmp_path):
     """Whichever stream they are on; both hosts' may be late."""
     faults = planned(tmp_path, *[Fault(do="delay", at=point, seconds=0.2, jitter=0.1)] * 3, seed=1)
@@ -52,7 +53,7 @@ def test_late_messages_change_no_bit(point, undisturbed, tmp_path):
 
 
 @pytest.mark.faults("message between hosts lost, {id}", how="plan: drop", expected="sent again, =bits")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", slow_but(POINTS, 0, 3))
 def test_a_lost_message_is_sent_again(point, undisturbed, tmp_path):
     """A request or a reply: the first, and three more."""
     faults = planned(tmp_path, *[Fault(do="drop", at=point)] * 4)
@@ -63,7 +64,7 @@ def test_a_lost_message_is_sent_again(point, undisturbed, tmp_path):
 
 
 @pytest.mark.faults("message between hosts said or heard twice, {id}", how="plan: double", expected="taken once, =bits")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", slow_but(POINTS, 0, 3))
 def test_a_doubled_message_is_taken_in_once(point, undisturbed, tmp_path):
     """Counted as a duplicate, and nothing more: no gradient is summed twice, no run begins twice."""
     faults = planned(tmp_path, *[Fault(do="double", at=point)] * 2)
@@ -79,7 +80,7 @@ BYTES = {"tag": 0, "name": NAME, "number": -12, "checksum": -1}
 
 
 @pytest.mark.faults("bit flipped in a message between hosts, {id}", how="plan: corrupt", expected="sent again, =bits")
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", slow_but(POINTS, 0, 3))
 def test_a_spoilt_message_is_not_taken_in_but_sent_again(point, undisturbed, tmp_path):
     """Wherever the bit is: in what says what the message is, in its number, in its checksum."""
     faults = planned(tmp_path, *[Fault(do="corrupt", at=point, byte=byte) for byte in BYTES.values()])

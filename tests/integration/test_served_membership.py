@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from tests.integration.local_run import Engine, Killed, remembering, start_locally
+from tests.tiers import slow_but
 
 from thalweg_cluster.hosts import server
 from thalweg_proto.errors import ServerError
@@ -95,7 +96,7 @@ class Deaths:
 
 
 @pytest.mark.faults("worker gone in a step of several hosts, others take over", how="in its thread", expected="=bits")
-@pytest.mark.parametrize("of", SHAPES, ids=repr)
+@pytest.mark.parametrize("of", slow_but(SHAPES, 1), ids=repr)
 @pytest.mark.parametrize("when", ["before", "in the middle", "after"])
 @pytest.mark.parametrize("at", [(0, 1), (4, 3), (STEPS - 1, 0)], ids=repr)
 def test_the_living_of_a_host_take_over_what_a_dead_worker_had_in_hand(undisturbed, at, when, of):
@@ -119,7 +120,7 @@ def test_what_a_worker_says_twice_counts_once(undisturbed, monkeypatch):
 
 
 @pytest.mark.faults("worker gone that was alone on its host, replaced", how="in its thread", expected="=bits")
-@pytest.mark.parametrize("of", SHAPES, ids=repr)
+@pytest.mark.parametrize("of", slow_but(SHAPES, 1), ids=repr)
 @pytest.mark.parametrize("when", ["before", "in the middle", "after"])
 def test_a_host_whose_only_worker_died_waits_for_another(undisturbed, when, of):
     """At three steps, the first and the last among them, on either host; the other host waits meanwhile."""
@@ -171,7 +172,7 @@ def test_a_worker_that_dies_while_it_evaluates_leaves_its_chunks(undisturbed):
 @pytest.mark.faults("worker gone in ssp and async, others take over", how="in its thread", expected="each applied once")
 @pytest.mark.parametrize("options", STALE, ids=repr)
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("workers", [[1], [3], [2, 1], [1, 1]], ids=repr)
+@pytest.mark.parametrize("workers", slow_but([[1], [3], [2, 1], [1, 1]], 2), ids=repr)
 def test_each_microbatch_is_applied_once_whoever_dies(workers, when, options, tmp_path):
     """At three units somebody dies and is replaced; with a bound of 0 nobody waits for the replacement, if there is
     another one."""
@@ -206,7 +207,7 @@ def test_in_ssp_and_async_the_others_go_on_without_the_dead(options):
 
 
 @pytest.mark.parametrize("when", ["before", "in the middle"])
-@pytest.mark.parametrize("workers", [[2], [1, 1], [2, 1]], ids=repr)
+@pytest.mark.parametrize("workers", slow_but([[2], [1, 1], [2, 1]], 2), ids=repr)
 def test_with_backup_workers_another_takes_the_place_of_the_dead(workers, when):
     """Each step still has all its microbatches but one, which may be any: it is not computed at all, then."""
     deaths = Deaths((3, ANY), (7, ANY), when=when)

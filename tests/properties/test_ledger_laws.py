@@ -23,7 +23,7 @@ def runs(draw: st.DrawFn) -> tuple[Sampler, int]:
     return sampler, draw(st.integers(1, 12))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(run=runs(), data=st.data())
 def test_the_account_is_that_of_a_dumb_count(run: tuple[Sampler, int], data: st.DataObject) -> None:
     """Any order, any files, anything computed again, some of it lost or with other samples."""

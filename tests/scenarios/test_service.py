@@ -49,6 +49,7 @@ def test_submit_watch_jobs_and_logs_of_a_job_and_its_bits_are_those_of_train(ser
     assert len(service.command("jobs", "--state", "running").splitlines()) == 1, "only the head of the table"
 
 
+@pytest.mark.slow
 def test_a_model_and_data_of_ones_own_are_shipped(service, tmp_path):
     """The service has nothing but what was sent; `submit --watch` shows it to its end."""
     rows = "".join(f"{i % 3},{i},{-i % 5}\n" for i in range(60))

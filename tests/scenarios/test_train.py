@@ -59,6 +59,7 @@ def test_a_run_leaves_the_files_of_the_contract(train, resume):
     assert again.summary["weights_sha256"] == summary["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_files_named_like_our_packages_do_no_harm(train, tmp_path):
     """A folder with worker.py, cluster.py and proto.py in it: driver and Ray actors still import ours."""
     for name in ("worker", "cluster", "proto", "thalweg"):
@@ -110,6 +111,7 @@ def test_metrics_can_be_scraped_while_it_trains(endless):
     assert any(steps() > first for _ in range(1000))
 
 
+@pytest.mark.slow
 def test_a_model_that_raises_in_the_middle_names_the_rank_and_shows_the_users_line(train, tmp_path):
     """The user's own exception, with the line of the user's file, is what a person reads."""
     (tmp_path / "fragile.py").write_text(FRAGILE)
