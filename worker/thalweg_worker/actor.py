@@ -15,7 +15,7 @@ from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Dataset, Shipment
-from thalweg_worker.engines import make_engine, with_faults
+from thalweg_worker.engines import make_engine, model_for, with_faults
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
@@ -65,7 +65,7 @@ class Worker:
         training, held_out = data
         self._training = Dataset.from_shipment(training)
         self._held_out = Dataset.from_shipment(held_out) if held_out is not None else None
-        model = spec.model.build(spec.data_spec)
+        model = model_for(spec.engine, spec.model, spec.data_spec, spec.sampler.seed)
         classify = spec.data_spec.task == "classification"
         times = spec.emulated_ms
         own_ms = times[rank] if isinstance(times, tuple) else times

@@ -21,7 +21,8 @@ from thalweg_proto.ledger import FOLDER as LEDGER
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
 from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
-from thalweg_worker.models import ModelSource, Parameters, check_model, generator, initial_parameters, load_init
+from thalweg_worker.engines import check_for, model_for
+from thalweg_worker.models import ModelSource, Parameters, generator, initial_parameters, load_init
 from thalweg_worker.sampler import Sampler
 
 
@@ -143,23 +144,23 @@ def _model(draft: Draft, loaded: Loaded, seed: int) -> tuple[ModelSource | None,
         # The job file's reader has made the path of a user's model absolute.
         source = attempt(problems, lambda: ModelSource.read(section.use, section.options, folder=Path()))
     if source is not None:
-        parameters, problems = _drawn(source, loaded, seed)
+        parameters, problems = _drawn(source, loaded, seed, draft.job.cluster.engine)
     if section.init is not None and draft.right("model.init"):
         problems += load_init(section.init, parameters)
     return source, parameters, problems
 
 
-def _drawn(source: ModelSource, loaded: Loaded, seed: int) -> tuple[Parameters | None, list[Problem]]:
+def _drawn(source: ModelSource, loaded: Loaded, seed: int, engine: str) -> tuple[Parameters | None, list[Problem]]:
     """What the model draws, None where it has a mistake or the data is not known, and the mistakes."""
     spec = loaded.spec
     if spec is None:
         return None, source.check()
     problems: list[Problem] = []
-    model = attempt(problems, lambda: source.build(spec))
+    model = attempt(problems, lambda: model_for(engine, source, spec, seed))
     if model is None:
         return None, problems
     batch = first_batch(loaded.data.train) if loaded.data is not None else made_up_batch(spec)
-    problems = check_model(model, spec, batch, generator(seed))
+    problems = check_for(engine, model, spec, batch, generator(seed))
     return None if problems else initial_parameters(model, seed), problems
 
 
@@ -172,10 +173,11 @@ def _check_ledger(job: Job) -> list[Problem]:
 def check_supported(draft: Draft) -> list[Problem]:
     """What a job file may say that this version cannot run yet."""
     job = draft.job
-    none_of_numpy = "0 with the engine numpy, which uses no GPU"
+    engines = '"numpy", "torch" or "emulated" in this version'
+    no_gpu = "0 in this version, whose engines use no GPU"
     found = (
-        ("cluster.engine", job.cluster.engine, ("numpy", "emulated"), '"numpy" or "emulated" in this version'),
-        ("cluster.gpus_per_worker", job.cluster.gpus_per_worker, (0,), none_of_numpy),
+        ("cluster.engine", job.cluster.engine, ("numpy", "torch", "emulated"), engines),
+        ("cluster.gpus_per_worker", job.cluster.gpus_per_worker, (0,), no_gpu),
     )
     return [
         Problem(field, expected, repr(value))

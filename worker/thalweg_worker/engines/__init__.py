@@ -1,22 +1,64 @@
 """Gradient engines: what computes loss and gradient of one microbatch.
 
-`protocol.py` says what an engine is; each other file is one.
+`protocol.py` says what an engine is; `torch_model.py` is what a module of PyTorch is to a job; each other file is an
+engine. Those of other frameworks are imported when a job asks for them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from thalweg_proto.errors import InputError, Problem
+from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines.emulated import EmulatedEngine
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.engines.planned import with_faults
 from thalweg_worker.engines.protocol import GradientEngine
+from thalweg_worker.models import Model, ModelSource, check_model
 
-__all__ = ["GradientEngine", "make_engine", "with_faults"]
+if TYPE_CHECKING:
+    from thalweg_worker.engines.torch_model import TorchModel
+
+__all__ = ["GradientEngine", "check_for", "make_engine", "model_for", "with_faults"]
+
+EXTRAS: Mapping[str, str] = {"torch": "torch"}
+"""The module that an engine needs, which the extra of the engine's name installs."""
+
+
+def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Model | TorchModel:
+    """The job's model as its engine takes it.
+
+    engine: its name in the job file
+    seed:   of the job
+
+    InputError where the engine is not installed, or what the user's file builds is no model for it.
+    """
+    needed = EXTRAS.get(engine)
+    if needed is not None and find_spec(needed) is None:
+        hint = f"pip install 'thalweg[{engine}]'"
+        found = f'"{engine}", and no module {needed} in this Python'
+        raise InputError([Problem("cluster.engine", "an engine that is installed", found, hint)])
+    if engine == "torch":
+        from thalweg_worker.engines.torch_model import TorchModel
+
+        return TorchModel.build(source, spec, seed)
+    return source.build(spec)
+
+
+def check_for(engine: str, model: Any, spec: DataSpec, sample_batch: Batch, rng: np.random.Generator) -> list[Problem]:
+    """Every mistake of a model from `model_for` that shows on one batch: see `check_model`. Raises nothing."""
+    if engine == "torch":
+        problems: list[Problem] = model.check(sample_batch)
+        return problems
+    return check_model(model, spec, sample_batch, rng)
 
 
 def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | None = None) -> GradientEngine:
-    """The engine `name` of the job file, for `model`.
+    """The engine `name` of the job file, for `model`, from `model_for`.
 
     classify:    whether the model's predictions are scores of classes
     emulated_ms: how long a microbatch takes with the engine "emulated"
@@ -25,4 +67,8 @@ def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | N
         return EmulatedEngine((emulated_ms or 0.0) / 1e3)
     if name == "numpy":
         return NumpyEngine(model, classify=classify)
-    raise ValueError(f'expected the engine "numpy" or "emulated"; found {name!r}')
+    if name == "torch":
+        from thalweg_worker.engines.torch_engine import TorchEngine
+
+        return TorchEngine(model)
+    raise ValueError(f'expected the engine "numpy", "torch" or "emulated"; found {name!r}')

@@ -1,0 +1,171 @@
+"""A user's `torch.nn.Module` as a model of a job.
+
+    def build(data_spec: DataSpec, **options) -> nn.Module | tuple[nn.Module, Callable]
+
+The module gets a tensor of the shape of `Batch.x`. With it may come a loss, `loss(output, y)`, the mean over the batch;
+by default it is the cross-entropy of scores (n, classes) with class indices, or the mean squared error.
+
+Rules:
+  - Trained is what requires a gradient, each tensor once, whatever it is tied to. What does not is as `build` made it,
+    in each process anew: it has to follow from the job's seed, with which PyTorch's generator begins, or from a file.
+  - PyTorch is imported where this file is, and nowhere else: who uses no module of PyTorch needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from thalweg_proto.errors import InputError, Problem
+from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.models import ModelSource, Parameters
+from thalweg_worker.models.checks import parameter_problems
+from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+
+Loss = Callable[[Any, Any], Any]
+
+
+class TorchModel:
+    """What `build` returned.
+
+    module:  in training mode
+    loss:    of what the module returns, and the targets
+    trained: the parameters that require a gradient, by name
+    """
+
+    def __init__(self, module: Any, loss: Loss | None, spec: DataSpec) -> None:
+        self.module = module.train()
+        self.spec = spec
+        self.own_loss = loss is not None
+        self.loss = loss or _default_loss(spec)
+        self.trained: dict[str, Any] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    @classmethod
+    def build(cls, source: ModelSource, spec: DataSpec, seed: int) -> TorchModel:
+        """Calls the user's function. InputError where there is none, it raises, or returns something else;
+        or where PyTorch is too old."""
+        if not hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):  # with it, a gradient needs no other copy
+            hint = "pip install -U 'thalweg[torch]'"
+            raise InputError([Problem("cluster.engine", "PyTorch 2.1 or newer", str(torch.__version__), hint)])
+        if source.file is None:
+            expected = '"FILE.py:FUNCTION", a function that returns a torch.nn.Module, with the engine torch'
+            raise InputError([Problem("model.use", expected, f'"{source.use}"', "or cluster.engine = numpy")])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)
+            built: Any = source.build(spec)
+        module, loss = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
+        if not isinstance(module, torch.nn.Module) or not (loss is None or callable(loss)):
+            field = f"model.use ({source.file.name}:{source.use})"
+            expected = "a torch.nn.Module, or a pair of it and a loss(output, y), with the engine torch"
+            raise InputError([Problem(field, expected, _describe(built))])
+        return cls(module, loss, spec)
+
+    def init(self, rng: np.random.Generator) -> Parameters:
+        """As `build` made them, and not from `rng`: copies."""
+        return {name: p.detach().cpu().numpy().copy() for name, p in self.trained.items()}
+
+    def check(self, batch: Batch) -> list[Problem]:
+        """Every mistake that shows on one batch; an empty list where the module can be trained. Raises nothing."""
+        problems = self._parameter_problems()
+        if problems:
+            return problems
+        try:
+            return self._run_problems(torch.from_numpy(batch.x), torch.from_numpy(batch.y))
+        except (Exception, SystemExit) as error:
+            return [Problem(self._field, "no exception", summary(error), indented(user_traceback(error)))]
+
+    @property
+    def _field(self) -> str:
+        return f"model.use ({type(self.module).__name__})"
+
+    def _parameter_problems(self) -> list[Problem]:
+        field = self._field
+        if not self.trained:
+            frozen = sum(1 for _ in self.module.parameters())
+            found = f"{frozen} parameters, none of which requires a gradient" if frozen else "no parameters"
+            return [Problem(field, "a module with parameters to train", found)]
+        problems = []
+        for name, parameter in self.trained.items():
+            if parameter.dtype != torch.float32:
+                found, hint = str(parameter.dtype).removeprefix("torch."), "build the module in float32: module.float()"
+                problems.append(Problem(field, f"{name} of dtype float32", found, hint))
+            elif parameter.device.type != "cpu":
+                problems.append(Problem(field, f"{name} on the CPU, where the data is", str(parameter.device)))
+        return problems or parameter_problems(self.init(np.random.default_rng(0)), field=field)
+
+    def _run_problems(self, x: Any, y: Any) -> list[Problem]:
+        before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        output = self.module(x)
+        problems = [] if self.own_loss else self._output_problems(output, len(x))
+        if problems:
+            return problems
+        loss = self.loss(output, y)
+        return self._loss_problems(loss) or [*self._unused(loss), *self._changed(before)]
+
+    def _output_problems(self, output: Any, samples: int) -> list[Problem]:
+        spec = self.spec
+        classify = spec.task == "classification"
+        expected = (samples, *((spec.classes,) if classify else spec.target_shape))
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
+        if shape == expected:
+            return []
+        what = "scores of shape (n, classes)" if classify else "predictions of shape (n, *target_shape)"
+        return [Problem(f"{self._field}: output", f"{what} = {expected}", _describe(output))]
+
+    def _loss_problems(self, loss: Any) -> list[Problem]:
+        field = f"{self._field}: loss"
+        if not isinstance(loss, torch.Tensor) or loss.shape != ():
+            return [Problem(field, "a scalar tensor", _describe(loss), "return its mean over the batch: .mean()")]
+        if not loss.requires_grad:
+            return [Problem(field, "one that depends on a parameter", "a loss that depends on none")]
+        return []
+
+    def _unused(self, loss: Any) -> list[Problem]:
+        field = f"{self._field}: loss"
+        gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
+        return [
+            Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}")
+            for name, gradient in zip(self.trained, gradients, strict=True)
+            if gradient is None
+        ]
+
+    def _changed(self, before: dict[str, Any]) -> list[Problem]:
+        """Running statistics would depend on which worker computes what."""
+        changed = [name for name, buffer in self.module.named_buffers() if not torch.equal(buffer, before[name])]
+        if not changed:
+            return []
+        hint = "normalise without them: GroupNorm, LayerNorm, or BatchNorm with track_running_stats=False"
+        expected = "buffers that training leaves alone in this version"
+        return [Problem(self._field, expected, f"{', '.join(changed)}, changed by a forward pass", hint)]
+
+
+def _default_loss(spec: DataSpec) -> Loss:
+    functional: Any = torch.nn.functional
+    loss: Loss = functional.cross_entropy if spec.task == "classification" else functional.mse_loss
+    return loss
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def tensor(array: NDArray[Any]) -> Any:
+    """A tensor on the same memory. A read-only array becomes one, too, which nobody may write to."""
+    if array.flags.writeable:
+        return torch.from_numpy(array)
+    # PyTorch knows no read-only tensor, and would warn of it each time.
+    pointer: Any = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+    view = np.asarray(_Memory(pointer, array))
+    return torch.from_numpy(view)
+
+
+class _Memory:
+    def __init__(self, interface: dict[str, Any], owner: NDArray[Any]) -> None:
+        self.__array_interface__ = interface
+        self._owner = owner
