@@ -5,7 +5,8 @@
     python -m tests.benchmarks.compare --json bench.json --check
 
 All take random mini-batches of the same 60,000 random rows, with 2 workers of one thread each (the plain loop is one
-process). Within a round the systems run one after the other at each size; the order turns from round to round.
+process). Thalweg runs with its own differentiation, and with the module of PyTorch that DDP runs. Within a round the
+systems run one after the other at each size; the order turns from round to round.
 
 Exit status: 0; 1 where a run fails or, with --check, a target is missed; 2 where the command line is wrong.
 """
@@ -38,7 +39,7 @@ from tests.benchmarks.workload import (
 )
 
 RIVALS = {"ddp": "ddp", "ray": "ray_parameter_server", "ray-numpy": "ray_numpy_weights", "plain": "plain_numpy"}
-SYSTEMS = ("thalweg", "ddp", "ray", "ray-numpy", "plain", "thalweg-1")
+SYSTEMS = ("thalweg", "thalweg-torch", "ddp", "ray", "ray-numpy", "plain", "thalweg-1")
 SYSTEMS_BY_DEFAULT = SYSTEMS[:-1]
 
 
@@ -50,7 +51,8 @@ def measure(system: str, workload: Workload, *, data: Path, seconds: float, roun
     steps = workload.steps(system, seconds)
     if system.startswith("thalweg"):
         workers = 1 if system == "thalweg-1" else WORKERS
-        job = thalweg_job(workload, steps=WARMUP_STEPS + steps, workers=workers)
+        engine = "torch" if system == "thalweg-torch" else "numpy"
+        job = thalweg_job(workload, steps=WARMUP_STEPS + steps, workers=workers, engine=engine)
         figures = train(job, data, steps=WARMUP_STEPS + steps, parameters=workload.parameters)
     else:
         workers = 1 if system == "plain" else WORKERS

@@ -43,6 +43,12 @@ class Rule:
 RULES = (
     Rule(name="Thalweg / DDP", over="thalweg", under="ddp", targets={128: 4.0, 512: 1.7, 1024: 1.25, 4096: 1.4}),
     Rule(
+        name="same nn.Module, Thalweg / DDP",
+        over="thalweg-torch",
+        under="ddp",
+        targets={128: 3.0, 512: 1.6, 1024: 1.25, 4096: 1.35},
+    ),
+    Rule(
         name="Thalweg / Ray example",
         over="thalweg",
         under="ray",

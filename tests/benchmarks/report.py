@@ -10,6 +10,7 @@ from tests.benchmarks.figures import Measurement, Ratio
 
 TITLES = {
     "thalweg": "Thalweg",
+    "thalweg-torch": "Thalweg, torch",
     "thalweg-1": "Thalweg, 1 worker",
     "ddp": "PyTorch DDP",
     "ray": "Ray example",

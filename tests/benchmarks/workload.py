@@ -43,7 +43,8 @@ class Workload:
 
 
 def _workload(hidden: int, batch: int, *, thalweg: float, ddp: float, ray: float, plain: float) -> Workload:
-    expected = {"thalweg": thalweg, "thalweg-1": thalweg, "ddp": ddp, "ray": ray, "ray-numpy": ray, "plain": plain}
+    expected = {"ddp": ddp, "ray": ray, "ray-numpy": ray, "plain": plain}
+    expected |= dict.fromkeys(("thalweg", "thalweg-1", "thalweg-torch"), thalweg)
     return Workload(hidden=hidden, batch=batch, expected_step_ms=expected)
 
 
@@ -69,22 +70,45 @@ def rival_options(workload: Workload, *, data: Path, workers: int, steps: int) -
     }
 
 
+NET = """
+from torch import nn
+
+
+def build(data_spec, hidden):
+    [features] = data_spec.input_shape
+    return nn.Sequential(
+        nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+        nn.Linear(hidden, data_spec.classes),
+    )
+"""
+"""The module that the rivals train, as a user's file."""
+
+
 def write_data(folder: Path, rows: int = ROWS, seed: int = 0) -> None:
-    """Write x.npy, (rows, 784) float32 from N(0, 1), and y.npy, (rows,) int64 classes, into `folder`."""
+    """Write x.npy, (rows, 784) float32 from N(0, 1), y.npy, (rows,) int64 classes, and net.py into `folder`."""
+    (folder / "net.py").write_text(NET)
     rng = np.random.default_rng(seed)
     np.save(folder / "x.npy", rng.standard_normal((rows, FEATURES), np.float32))
     np.save(folder / "y.npy", rng.integers(CLASSES, size=rows))
 
 
 def thalweg_job(
-    workload: Workload, *, steps: int, workers: int = WORKERS, cluster: Mapping[str, object] | None = None
+    workload: Workload,
+    *,
+    steps: int,
+    workers: int = WORKERS,
+    engine: str = "numpy",
+    cluster: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """The job file that does a rival's work: nothing held out, scaled, evaluated or saved on the way.
 
-    A worker has one microbatch a step, as a rival's has one batch. `cluster` are more keys of [cluster].
+    A worker has one microbatch a step, as a rival's has one batch. With the engine "torch" the model is NET, else our
+    own. `cluster` are more keys of [cluster].
 
     The paths are relative to the folder of `write_data`, where the job file must lie.
     """
+    hidden = workload.hidden
+    own = {"use": "mlp", "hidden": [hidden, hidden]}
     return {
         "name": f"bench-{workload.hidden}",
         "data": {
@@ -93,7 +117,7 @@ def thalweg_job(
             "task": "classification",
             "scale": "none",
         },
-        "model": {"use": "mlp", "hidden": [workload.hidden, workload.hidden]},
+        "model": {"use": "net.py:build", "hidden": hidden} if engine == "torch" else own,
         "train": {
             "steps": steps,
             "batch_size": workers * workload.batch,
@@ -101,7 +125,7 @@ def thalweg_job(
             "eval_every": 0,
         },
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers, **(cluster or {})},
+        "cluster": {"workers": workers, "engine": engine, **(cluster or {})},
         "checkpoint": {"every_steps": 0},
         "metrics": {"port": 0},
     }
