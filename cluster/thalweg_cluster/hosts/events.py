@@ -70,10 +70,11 @@ class Lost(NamedTuple):
 
 
 class ShardSaved(NamedTuple):
-    """This host's part of the checkpoint at `version` is written; or, as text, why not."""
+    """This host's part of the checkpoint, or of the replica, at `version` is written; or, as text, why not."""
 
     version: int
     file: ShardFile | str
+    replica: bool
 
 
 class StopAsked(NamedTuple):

@@ -50,6 +50,9 @@ class Attempts:
         self.replaced: list[bool] = []
         self.made: list[tuple[int, int]] = []
 
+    def replicas(self):
+        return None
+
     def make(self, preparation, generation, on_opened, may_replace):
         self.made.append((generation, preparation.first))
         if self._opens:
