@@ -204,7 +204,7 @@ def start(
     if memories:
         needed = bytes_needed(preparation.layout.size, sum(placement.topology.owns), len(step.server_rule().slots))
         try:
-            replicas.check_room(placement.nodes, addresses, needed)
+            replicas.check_room(needed)
         except BaseException:
             run.close()
             raise

@@ -38,7 +38,7 @@ class RemoteMemory:
 
     def __init__(self, actor: Any, host: str) -> None:
         self._actor = actor
-        self._host = host
+        self.host = host
 
     def put(self, name: str, begin: int, size: int, piece: bytes) -> None:
         self._call("put", name, begin, size, piece)
@@ -56,6 +56,10 @@ class RemoteMemory:
         """A reference to the names."""
         return self._actor.names.remote()
 
+    def bytes_available_later(self) -> Any:
+        """A reference to how much memory the host has."""
+        return self._actor.bytes_available.remote()
+
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
             return ray.get(getattr(self._actor, method).remote(*arguments), timeout=CALL_S)
@@ -64,9 +68,9 @@ class RemoteMemory:
                 raise error.cause from None
             raise
         except GetTimeoutError:
-            raise OSError(f"the memory on {self._host} did not answer within {CALL_S:g} s") from None
+            raise OSError(f"the memory on {self.host} did not answer within {CALL_S:g} s") from None
         except RayError as error:
-            raise OSError(f"the memory on {self._host} is lost: {str(error).strip().splitlines()[0]}") from None
+            raise OSError(f"the memory on {self.host} is lost: {str(error).strip().splitlines()[0]}") from None
 
 
 class RunReplicas:
@@ -100,19 +104,15 @@ class RunReplicas:
         self._memories = [RemoteMemory(self._actors[node], addresses[node]) for node in nodes]
         return self._memories
 
-    def check_room(self, nodes: Sequence[str], addresses: Mapping[str, str], needed: int) -> None:
+    def check_room(self, needed: int) -> None:
         """InputError where a host has less than `needed` bytes of memory for replicas. One that does not start is none
         that has too little: its replicas fail, and that is told."""
-        asked = {node: self._actors[node].bytes_available.remote() for node in nodes}
-        problems = []
-        for node, answer in asked.items():
+        asked = {memory.host: memory.bytes_available_later() for memory in self._memories}
+        available = {}
+        for host, answer in asked.items():
             with contextlib.suppress(RayError):
-                available = ray.get(answer, timeout=START_S)
-                if available < needed:
-                    expected = f"{needed:,} bytes of memory on each host for replicas of the state"
-                    found = f"{available:,} bytes available on {addresses[node]}"
-                    hint = "0 makes none: then a lost server costs the steps since the newest checkpoint"
-                    problems.append(Problem("checkpoint.replicate_every_s", expected, found, hint))
+                available[host] = ray.get(answer, timeout=START_S)
+        problems = too_little(available, needed)
         if problems:
             raise InputError(problems)
 
@@ -136,3 +136,14 @@ def bytes_needed(size: int, owners: int, slots: int) -> int:
     """
     shard = -(-size // owners) * (1 + slots) * FLOAT_BYTES
     return 2 * min(2, owners) * shard
+
+
+def too_little(available: Mapping[str, int], needed: int) -> list[Problem]:
+    """`available`: bytes of memory by the address of a host; `needed`: of each for replicas."""
+    expected = f"{needed:,} bytes of memory on each host for replicas of the state"
+    hint = "0 makes none: then a lost server costs the steps since the newest checkpoint"
+    return [
+        Problem("checkpoint.replicate_every_s", expected, f"{there:,} bytes available on {host}", hint)
+        for host, there in available.items()
+        if there < needed
+    ]
