@@ -77,6 +77,10 @@ class ShardSaved(NamedTuple):
     replica: bool
 
 
+class ReplicaEnded(NamedTuple):
+    """The replica of which the lead told all hosts is there, or came to nothing."""
+
+
 class StopAsked(NamedTuple):
     """The run is asked to end soon."""
 
@@ -116,6 +120,7 @@ Event = (
     | HostSaid
     | LeadSaid
     | Lost
+    | ReplicaEnded
     | StopAsked
     | OutsidePush
 )

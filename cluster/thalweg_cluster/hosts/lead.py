@@ -141,9 +141,7 @@ class Lead:
         parts = self._saves.setdefault(key, [])
         parts.append(saved)
         if len(parts) == len(self._having):
-            if saved.replica:
-                self._replicas.ended(perf_counter())
-            else:
+            if not saved.replica:
                 self._saved_version = saved.version
             self._commit(saved.version, self._saves.pop(key))
 
@@ -151,6 +149,10 @@ class Lead:
         """Has a replica made where one is due."""
         if self._replicas.due(now_s) and self._begin_replica():
             self._replicas.begun(now_s)
+
+    def replica_ended(self) -> None:
+        """What all hosts have saved of a replica is committed, or came to nothing."""
+        self._replicas.ended(perf_counter())
 
     def _begin_replica(self) -> bool:
         """Tells the hosts of a replica; False where there is none to be made now."""

@@ -43,7 +43,7 @@ class ReplicaClock:
             self._began_s = now_s
 
     def ended(self, now_s: float) -> None:
-        """All hosts are done with it, whatever came of it."""
+        """It is there, or came to nothing."""
         assert self._began_s is not None  # who has not begun cannot end
         took_s = now_s - self._began_s
         self._next_s = self._began_s + max(self._every_s, took_s / SHARE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from thalweg_cluster.checkpoints.replicas import ReplicaStore
 from thalweg_cluster.checkpoints.saver import Saver, points
 from thalweg_cluster.checkpoints.state import RESIDUAL, ShardState
 from thalweg_cluster.checkpoints.store import open_store
-from thalweg_cluster.hosts.events import ShardSaved
+from thalweg_cluster.hosts.events import ReplicaEnded, ShardSaved
 from thalweg_cluster.hosts.flow import Name
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.spec import ServedSpec
@@ -35,7 +36,7 @@ class Saving:
         shard: Shard,
         telemetry: Telemetry,
         faults: Faults,
-        post: Callable[[ShardSaved], None],
+        post: Callable[[ShardSaved | ReplicaEnded], None],
     ) -> None:
         """`post`: hands an event to the thread that decides. OSError where there is no such storage."""
         self._spec = spec
@@ -111,15 +112,18 @@ class Saving:
 
     def commit(self, version: int, parts: Sequence[HostMessage.Saved]) -> None:
         """On the lead: all hosts are done with their parts."""
-        saver = self._replicas if parts[0].replica else self._checkpoints
+        replica = parts[0].replica
+        saver = self._replicas if replica else self._checkpoints
         assert saver is not None  # else no host had saved anything
         step = self._spec.step.steps_done(version)
         if any(part.skipped for part in parts):
             saver.skip()
-            saver.later(lambda: saver.discard(step))
-            return
-        files = [part.error or ShardFile.from_json(part.file) for part in parts]
-        saver.later(lambda: saver.commit(step, version, files))
+            saver.later(partial(saver.discard, step))
+        else:
+            files = [part.error or ShardFile.from_json(part.file) for part in parts]
+            saver.later(partial(saver.commit, step, version, files))
+        if replica:
+            saver.later(lambda: self._post(ReplicaEnded()))
 
     def close(self) -> None:
         """Waits until all checkpoints are written that were begun. A replica is needed only where the run goes on."""

@@ -505,6 +505,9 @@ class HostServer:
             self._flow.on_refreshed(event.rank)
         elif isinstance(event, events.OutsidePush):
             self._on_outside(event)
+        elif isinstance(event, events.ReplicaEnded):
+            assert self._lead is not None  # nobody else commits
+            self._lead.replica_ended()
         elif isinstance(event, events.StopAsked):
             self._stop_by = perf_counter() + STOP_S
             if self._lead is not None:

@@ -20,7 +20,9 @@ from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.shared_memory import FLOAT_BYTES, memory_available
 
 CALL_S = 5.0
-"""How long a memory may take to answer for one piece; then it counts as lost, as far as that file goes."""
+"""How long a memory may take to answer when a run goes on; then it counts as lost."""
+PUT_S = 30.0
+"""How long it may take for a piece. Nobody waits for that but the next replica."""
 START_S = 60.0
 """How long Ray may take to start one."""
 
@@ -41,7 +43,7 @@ class RemoteMemory:
         self.host = host
 
     def put(self, name: str, begin: int, size: int, piece: bytes) -> None:
-        self._call("put", name, begin, size, piece)
+        self._call("put", name, begin, size, piece, timeout_s=PUT_S)
 
     def get(self, name: str, begin: int) -> tuple[bytes, int]:
         return cast(tuple[bytes, int], self._call("get", name, begin))
@@ -60,15 +62,15 @@ class RemoteMemory:
         """A reference to how much memory the host has."""
         return self._actor.bytes_available.remote()
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, timeout_s: float = CALL_S) -> Any:
         try:
-            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=CALL_S)
+            return ray.get(getattr(self._actor, method).remote(*arguments), timeout=timeout_s)
         except RayTaskError as error:
             if isinstance(error.cause, OSError):
                 raise error.cause from None
-            raise
+            raise OSError(f"the memory on {self.host} failed: {error}") from None
         except GetTimeoutError:
-            raise OSError(f"the memory on {self.host} did not answer within {CALL_S:g} s") from None
+            raise OSError(f"the memory on {self.host} did not answer within {timeout_s:g} s") from None
         except RayError as error:
             raise OSError(f"the memory on {self.host} is lost: {str(error).strip().splitlines()[0]}") from None
 
@@ -79,6 +81,7 @@ class RunReplicas:
     def __init__(self) -> None:
         self._actors: dict[str, Any] = {}  # by node
         self._memories: list[RemoteMemory] = []
+        self._checked = False
 
     def store(self) -> ReplicaStore | None:
         """What the hosts of the newest attempt hold that answer within CALL_S; None where none does."""
@@ -105,8 +108,12 @@ class RunReplicas:
         return self._memories
 
     def check_room(self, needed: int) -> None:
-        """InputError where a host has less than `needed` bytes of memory for replicas. One that does not start is none
-        that has too little: its replicas fail, and that is told."""
+        """InputError where a host has less than `needed` bytes of memory for replicas, before any is there: a run that
+        goes on is not refused for what it holds itself. A memory that does not start is none that has too little: its
+        replicas fail, and that is told."""
+        if self._checked:
+            return
+        self._checked = True
         asked = {memory.host: memory.bytes_available_later() for memory in self._memories}
         available = {}
         for host, answer in asked.items():

@@ -220,6 +220,8 @@ def test_one_replica_at_a_time_of_a_version_that_no_host_has_yet():
     assert hosts.after(lambda: hosts.lead.replicate(2e9)) == []
     replicated(hosts, NOTICE)
     assert hosts.committed == [(NOTICE, ["0", "1"])]
+    assert hosts.after(lambda: hosts.lead.replicate(2e9)) == [], "the manifest is not written yet"
+    hosts.lead.replica_ended()
     assert not hosts.lead.done, "a replica is no checkpoint of the last version"
     hosts.whole(0, 7)
     assert hosts.after(lambda: hosts.lead.replicate(3e9)) == [f"all: save version={7 + NOTICE} replica=True"]
@@ -233,6 +235,7 @@ def test_what_a_checkpoint_holds_is_not_replicated():
     hosts.whole(0, 1)
     assert hosts.after(lambda: hosts.lead.replicate(1e9)) == [f"all: save version={NOTICE + 1} replica=True"]
     replicated(hosts, NOTICE + 1)
+    hosts.lead.replica_ended()
     hosts.whole(0, 3)
     assert hosts.after(lambda: hosts.lead.replicate(2e9)) == []
 
