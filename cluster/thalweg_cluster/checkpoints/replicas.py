@@ -130,8 +130,8 @@ class ReplicaStore:
         return sorted(self._holders)
 
     def remove(self, name: str) -> None:
-        """`names` has to be asked for before: so it takes a call for each copy, not for each host."""
-        for _ in _living(self._holders.pop(name, ()), lambda memory: memory.remove(name)):
+        # Who asked for the names before knows whom to ask: a call for each copy, not for each host.
+        for _ in _living(self._holders.pop(name, self._memories), lambda memory: memory.remove(name)):
             pass
 
 
