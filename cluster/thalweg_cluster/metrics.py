@@ -42,7 +42,7 @@ def _own(t: Telemetry) -> Iterator[list[str]]:
     yield family(c.CLIENT_PUSHES, *(((result,), count) for result, count in t.door.clients.items()))
     yield family(c.FENCED, *(((sender,), count) for sender, count in t.door.fenced.items()))
     yield family(c.COMPRESSION_ERROR, ((str(t.host),), t.compression_error))
-    yield family(c.CHECKPOINTS, *(((result,), count) for result, count in t.checkpoints.items()))
+    yield family(c.CHECKPOINTS, *(((result,), count) for result, count in t.checkpoints.counts.items()))
     wire = t.wire or {t.host: WireCounts()}  # alone, a host sends nothing: that is known, not missing
     yield family(
         c.WIRE,
@@ -92,9 +92,12 @@ def _of_all(t: Telemetry) -> Iterator[list[str]]:
     )
     yield family(c.WORKER_MICROBATCHES, *(((rank,), times.computed) for rank, times in workers))
     yield family(c.WAITED_FOR, *(((rank,), seconds) for rank, seconds in enumerate(t.waiting.for_s.tolist())))
-    yield family(c.CHECKPOINT_SECONDS, _durations(t.checkpoint_durations))
+    yield family(c.CHECKPOINT_SECONDS, _durations(t.checkpoints.durations))
     yield family(c.CHECKPOINT_EVERY, t.save_every)
-    yield family(c.CHECKPOINT_STEP, t.first if t.checkpoint_step is None else t.checkpoint_step)
+    yield family(c.CHECKPOINT_STEP, t.first if t.checkpoints.step is None else t.checkpoints.step)
+    yield family(c.REPLICAS, *(((result,), count) for result, count in t.replicas.counts.items()))
+    yield family(c.REPLICA_STEP, t.first if t.replicas.step is None else t.replicas.step)
+    yield family(c.REPLICATING, t.replicas.durations.sum_s)
     if t.started_at:
         yield family(c.STARTED, t.started_at)
-        yield family(c.CHECKPOINT_TIMESTAMP, t.checkpoint_at)
+        yield family(c.CHECKPOINT_TIMESTAMP, t.checkpoints.at or t.started_at)

@@ -30,13 +30,14 @@ def used(steps: int = 3) -> Telemetry:
     t.door.fence(host=False)
     t.step_skipped()
     t.learning_rate = 0.1
-    t.checkpoint_saved(2, 0.02)
-    t.checkpoint_failed(3, "No space left on device")
+    t.checkpoints.saved(2, 0.02)
+    t.replicas.saved(1, 0.01)
+    t.checkpoints.failed(3, "No space left on device")
     t.wire[0] = WireCounts()
     t.wire[0].add("gradients_sent", 1000)
     t.wire_formats = {"gradients": "int8", "parameters": "float32"}
     t.compression_error = 0.5
-    t.started_at = t.checkpoint_at = 1.5e9
+    t.started_at = t.checkpoints.at = 1.5e9
     t.on_wire(1, {**WireCounts().counts, "gradients_received": 1000, "messages_repeated": 2})
     return t
 
@@ -93,6 +94,8 @@ def test_counters_say_what_happened():
     assert samples["thalweg_client_pushes_total", (("result", "duplicate"),)] == 1
     assert samples["thalweg_pushes_fenced_total", (("sender", "client"),)] == 1
     assert samples["thalweg_checkpoint_step", ()] == 2
+    assert samples["thalweg_replica_step", ()] == 1
+    assert samples["thalweg_replicas_total", (("result", "saved"),)] == 1
     assert samples["thalweg_waited_for_seconds_total", (("worker", "1"),)] == pytest.approx(0.003)
 
 

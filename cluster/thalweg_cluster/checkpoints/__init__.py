@@ -17,6 +17,7 @@ Rules:
 
 from thalweg_cluster.checkpoints.manifest import CheckpointError, Manifest, ShardFile, folder_name
 from thalweg_cluster.checkpoints.reading import Checkpoint, newest
+from thalweg_cluster.checkpoints.replicas import Memory, ReplicaMemory, ReplicaStore
 from thalweg_cluster.checkpoints.state import ShardState, TrainingState
 from thalweg_cluster.checkpoints.store import FileStore, ObjectStore, Store, open_store
 from thalweg_cluster.checkpoints.writing import clear, commit, write_shard
@@ -26,7 +27,10 @@ __all__ = [
     "CheckpointError",
     "FileStore",
     "Manifest",
+    "Memory",
     "ObjectStore",
+    "ReplicaMemory",
+    "ReplicaStore",
     "ShardFile",
     "ShardState",
     "Store",

@@ -58,15 +58,17 @@ class Checkpoint:
         )
 
 
-def newest(store: Store) -> tuple[Checkpoint | None, list[str]]:
+def newest(store: Store, *, after: int = -1) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, None where there is none, and why newer ones were refused, by name.
+
+    after: of those that are later than this step
 
     One without a manifest is none: the run that wrote it ended before it was done.
     """
     folders = (name.removesuffix(f"/{NAME}") for name in store.names() if name.endswith(f"/{NAME}"))
     steps = {step_of(folder) for folder in folders}
     refused: list[str] = []
-    for step in sorted((step for step in steps if step is not None), reverse=True):
+    for step in sorted((step for step in steps if step is not None and step > after), reverse=True):
         found = _read_or_refuse(store, step)
         if isinstance(found, Checkpoint):
             return found, refused

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 from thalweg_cluster.checkpoints.manifest import NAME, Manifest, ShardFile, step_of
 from thalweg_cluster.checkpoints.state import ShardState
-from thalweg_cluster.checkpoints.store import Store, open_store
-from thalweg_cluster.checkpoints.writing import clear, commit, write_shard
-from thalweg_cluster.server.telemetry import Telemetry
-from thalweg_proto.faults import CORRUPT, NO_FAULTS, Faults
+from thalweg_cluster.checkpoints.store import Point, Store
+from thalweg_cluster.checkpoints.writing import clear, commit, discard, write_shard
+from thalweg_cluster.server.telemetry import Saves
+from thalweg_proto.faults import CORRUPT, Faults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,14 @@ class SaveSpec:
 class Saver:
     """Of one server."""
 
-    def __init__(self, spec: SaveSpec, telemetry: Telemetry, faults: Faults = NO_FAULTS) -> None:
-        """`faults`: of the server. OSError, ValueError or ImportError where there is no such storage."""
+    def __init__(self, spec: SaveSpec, store: Store, saves: Saves) -> None:
+        """
+        store: where they go
+        saves: counts what becomes of them
+        """
         self._spec = spec
-        self._telemetry = telemetry
-        self._store: Store = open_store(spec.place, partial(_at, faults))
+        self._saves = saves
+        self._store = store
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="thalweg-save")
         self._going: Future[None] | None = None
         self._began_s = 0.0
@@ -66,7 +69,7 @@ class Saver:
 
     def skip(self) -> None:
         """A checkpoint fell due while one was being written."""
-        self._telemetry.checkpoint_skipped()
+        self._saves.skipped()
 
     def save_shard(
         self,
@@ -96,22 +99,32 @@ class Saver:
             whole = [file for file in files if isinstance(file, ShardFile)]
             commit(self._store, self._spec.manifest(step, version, whole), keep=self._spec.keep)
         except OSError as error:
-            self._telemetry.checkpoint_failed(step, str(error))
+            self.discard(step)
+            self._saves.failed(step, str(error))
         else:
-            self._telemetry.checkpoint_saved(step, perf_counter() - self._began_s)
+            self._saves.saved(step, perf_counter() - self._began_s)
+
+    def discard(self, step: int) -> None:
+        """Removes what some owners wrote of a checkpoint that came to nothing. Takes as long as that takes."""
+        with suppress(OSError):  # the next one that is whole removes it, too
+            discard(self._store, step)
 
     def later(self, call: Callable[[], None]) -> None:
         """Runs `call` in the saver's thread."""
         self._pool.submit(call)
 
-    def close(self) -> None:
-        """Waits until all that was begun is written."""
-        self._pool.shutdown()
+    def close(self, *, wait: bool = True) -> None:
+        """Waits until all that was begun is written; or leaves it, where nobody will need it."""
+        self._pool.shutdown(wait=wait, cancel_futures=not wait)
 
 
-def _at(faults: Faults, act: str, path: Path) -> None:
-    """A file of a checkpoint has come to a point."""
-    kind = "manifest" if path.name == NAME else "shard"
-    due = faults.at(f"{kind}.{act}", step_of(path.parent.name))
-    if due.do == CORRUPT:
-        path.write_bytes(due.spoil(path.read_bytes()))
+def points(faults: Faults) -> Point:
+    """What is planned for a server, as the folder sees it in which it saves."""
+
+    def at(act: str, path: Path) -> None:
+        kind = "manifest" if path.name == NAME else "shard"
+        due = faults.at(f"{kind}.{act}", step_of(path.parent.name))
+        if due.do == CORRUPT:
+            path.write_bytes(due.spoil(path.read_bytes()))
+
+    return at

@@ -28,7 +28,8 @@ def is_plain(name: str) -> bool:
     return 1 <= len(parts) <= 2 and all(_PART.fullmatch(part) and ".." not in part for part in parts)
 
 
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
+    """ValueError where a name may lead elsewhere."""
     if not is_plain(name):
         raise ValueError(f"expected a plain name of a checkpoint's file; found {name!r}")
 
@@ -61,7 +62,7 @@ class FileStore:
         self._at = at
 
     def write(self, name: str, data: bytes) -> None:
-        _check(name)
+        check_name(name)
         path = self._folder / name
         self._at("write", path)
         new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
@@ -83,7 +84,7 @@ class FileStore:
         self._at("written", path)
 
     def read(self, name: str) -> bytes:
-        _check(name)
+        check_name(name)
         return (self._folder / name).read_bytes()
 
     def names(self) -> list[str]:
@@ -109,11 +110,11 @@ class ObjectStore:
         self._root = str(root).rstrip("/")
 
     def write(self, name: str, data: bytes) -> None:
-        _check(name)
+        check_name(name)
         self._system.pipe_file(f"{self._root}/{name}", data)
 
     def read(self, name: str) -> bytes:
-        _check(name)
+        check_name(name)
         data: bytes = self._system.cat_file(f"{self._root}/{name}")
         return data
 

@@ -56,6 +56,13 @@ def clear(store: Store, *, after: int) -> None:
         _remove(store, names if step > after or unfinished else filter(_is_part, names))
 
 
+def discard(store: Store, step: int) -> None:
+    """Removes what there is of the checkpoint after `step` steps, where it is not whole. OSError as above."""
+    names = _files(store).get(step, [])
+    if f"{folder_name(step)}/{NAME}" not in names:
+        _remove(store, names)
+
+
 def _files(store: Store) -> dict[int, list[str]]:
     """Names by step."""
     by_step: dict[int, list[str]] = {}

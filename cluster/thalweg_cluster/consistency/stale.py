@@ -10,8 +10,8 @@ Rules:
     ahead of the slowest, and no push is staler than that. With None there is no bound: async.
     (Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server", NIPS 2013; there the
     work of each worker is fixed, and so the slowest holds up all others for as long as it is slow.)
-  - For a checkpoint it holds: nothing of a later step is given out before all of the earlier ones is applied and the
-    state is copied. So each unit is in the checkpoint whole, or not at all.
+  - For a checkpoint or a replica it holds: nothing of a later step is given out before all of the earlier ones is
+    applied and the state is copied. So each unit is in it whole, or not at all.
   - A unit that comes back, since its worker is gone, is given out before any other: it holds up those who wait for its
     step no longer than it takes. Each unit is applied once, of whoever had it last.
   - A worker that asks and gets nothing waits; the grants that a push sets free go to those who wait, first come first
@@ -99,6 +99,15 @@ class StaleSynchronous:
         """
         self._hold = step
         return self._grants()
+
+    def hold_soon(self) -> bool:
+        """Holds at the first step of which nothing is given out yet; False where it does so anyhow, or will end."""
+        step, microbatch = self._next
+        soon = step + (microbatch > 0)
+        if soon >= min(self._hold, self._last):
+            return False
+        self._hold = soon
+        return True
 
     @property
     def held(self) -> bool:

@@ -119,7 +119,7 @@ def configured(experiment: Experiment, configuration: Configuration, job: Job) -
         changes["placement"] = "PACK" if series.hosts == 1 else "SPREAD"
     if experiment.compute_ms is not None:
         changes |= {"engine": "emulated", "emulated_ms": experiment.compute_ms}
-    checkpoint = replace(job.checkpoint, every_steps=0, keep=1)
+    checkpoint = replace(job.checkpoint, every_steps=0, keep=1, replicate_every_s=0.0)
     return replace(job, train=train, cluster=replace(job.cluster, **changes), checkpoint=checkpoint)
 
 

@@ -18,6 +18,8 @@ outside.py       pushes of somebody who is no host of the job
 window.py        the door of a run on one host, whose workers meet
 status.py        what Status answers
 snapshot.py      a copy of parameters that go on changing
+saving.py        what a host saves, on storage and in other hosts' memory
+replicating.py   when the next replica is to be made
 peers.py         the gRPC client: the streams to the other hosts
 streams.py       what waits to be sent
 encoding.py      gradients in the wire format, and what they lose kept for later

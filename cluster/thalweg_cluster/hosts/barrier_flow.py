@@ -38,6 +38,7 @@ from thalweg_cluster.hosts.events import OutsidePush, ParametersArrived, PartArr
 from thalweg_cluster.hosts.flow import HostView
 from thalweg_cluster.hosts.in_hand import Part, runs
 from thalweg_cluster.hosts.readiness import Finals, Presence
+from thalweg_cluster.hosts.saving import skipped
 from thalweg_cluster.hosts.shard import squares
 from thalweg_cluster.hosts.spec import Parts
 from thalweg_cluster.rules import Block
@@ -71,6 +72,7 @@ class BarrierFlow:
         self._weights = spec.step.weights()
         self._own_parts = spec.step.backup > 0 or spec.step.local_steps > 1
         self._last = spec.step.versions
+        self._replicated = -1  # the version of which there is to be a replica, or was
         self.version = start.version
         self._finals = Finals(self._blocks, len(self._mine)) if self._mine else None
         if self._mine:
@@ -351,15 +353,22 @@ class BarrierFlow:
     def _there(self, index: int) -> None:
         version = self.version + 1
         more = self._presence.there(index)
-        if self._presence.whole and (self._step.saves(version) or version == self._last):
+        if self._presence.whole:
             # Before the workers hear that all is there: what they compute next changes what is saved.
-            self._view.save(version, updates=version, residuals=self._encoder.residuals, final=version == self._last)
+            self._save(version)
         if more and self._mine:
             if self._announced < version:
                 self._announce(version)
             self._ready(version, self._presence.end)
         if self._presence.whole:
             self._whole(version)
+
+    def _save(self, version: int) -> None:
+        final, residuals = version == self._last, self._encoder.residuals
+        if self._step.saves(version) or final:
+            self._view.save(version, updates=version, residuals=residuals, final=final)
+        if version == self._replicated:
+            self._view.save(version, updates=version, residuals=residuals, replica=True)
 
     def _whole(self, version: int) -> None:
         self.version = version
@@ -379,6 +388,10 @@ class BarrierFlow:
             self._measured(message.norm.step, message.norm.norm)
         elif kind == "closed":
             self._close(message.closed.step, list(message.closed.parts))
+        elif kind == "save":
+            self._replicated = message.save.version
+            if self.version >= self._replicated:
+                self._view.to_lead(skipped(self._replicated, replica=True))
         elif kind == "last":
             self._last = min(self._last, message.last.version)
             if self.version >= self._last:

@@ -70,10 +70,15 @@ class Lost(NamedTuple):
 
 
 class ShardSaved(NamedTuple):
-    """This host's part of the checkpoint at `version` is written; or, as text, why not."""
+    """This host's part of the checkpoint, or of the replica, at `version` is written; or, as text, why not."""
 
     version: int
     file: ShardFile | str
+    replica: bool
+
+
+class ReplicaEnded(NamedTuple):
+    """The replica of which the lead told all hosts is there, or came to nothing."""
 
 
 class StopAsked(NamedTuple):
@@ -115,6 +120,7 @@ Event = (
     | HostSaid
     | LeadSaid
     | Lost
+    | ReplicaEnded
     | StopAsked
     | OutsidePush
 )

@@ -92,11 +92,13 @@ class HostView(Protocol):
         updates: int,
         residuals: Mapping[str, NDArray[np.float32]],
         names: Iterable[Name] = (),
-        final: bool,
+        final: bool = False,
+        replica: bool = False,
     ) -> None:
         """Copies what this host has of a checkpoint at `version`, while nothing changes, and begins to write it.
 
-        final: also where the one before is still being written
+        final:   also where the one before is still being written
+        replica: into the memory of hosts
         """
         ...
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from thalweg_cluster.checkpoints.state import TrainingState
 from thalweg_cluster.consistency import Barrier, Grant, StaleSynchronous, Verdict
+from thalweg_cluster.hosts.replicating import NOTICE, ReplicaClock
 from thalweg_cluster.hosts.spec import Parts, ServedSpec
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.telemetry import WireCounts
@@ -72,7 +73,9 @@ class Lead:
         self.error: str | None = None
         self.hung: dict[int, str] = {}
         self._saved_version = -1  # the newest of which all hosts have saved what they have, or could not
-        self._saves: dict[int, list[HostMessage.Saved]] = {}  # by version: of the hosts that are done
+        # By version, and whether it is a replica: of the hosts that are done.
+        self._saves: dict[tuple[int, bool], list[HostMessage.Saved]] = {}
+        self._replicas = ReplicaClock(spec.replicate_every_s)
         shards = Shards.of(spec.layout.size, spec.topology.owns, block=spec.block)
         # One without workers, and without a shard since there are fewer chunks than owners, has nothing.
         self._having = [h for h in self._hosts if spec.topology.ranks[h] or shards.owned_by(h)]
@@ -103,6 +106,7 @@ class Lead:
             if not self._waiting_for and not self.began:  # who says it twice does not begin the run twice
                 self.began = True
                 self._account.begin()
+                self._replicas.start(perf_counter())
                 self._all(LeadMessage(begin=LeadMessage.Begin()))
                 self._begin()
         elif kind == "records":
@@ -132,12 +136,27 @@ class Lead:
             self._on(host, kind, message)
 
     def _saved(self, saved: HostMessage.Saved) -> None:
-        """A host has saved its part of a checkpoint, or has not."""
-        parts = self._saves.setdefault(saved.version, [])
+        """A host has saved its part of a checkpoint or a replica, or has not."""
+        key = saved.version, saved.replica
+        parts = self._saves.setdefault(key, [])
         parts.append(saved)
         if len(parts) == len(self._having):
-            self._saved_version = saved.version
-            self._commit(saved.version, self._saves.pop(saved.version))
+            if not saved.replica:
+                self._saved_version = saved.version
+            self._commit(saved.version, self._saves.pop(key))
+
+    def replicate(self, now_s: float) -> None:
+        """Has a replica made where one is due."""
+        if self._replicas.due(now_s) and self._begin_replica():
+            self._replicas.begun(now_s)
+
+    def replica_ended(self) -> None:
+        """What all hosts have saved of a replica is committed, or came to nothing."""
+        self._replicas.ended(perf_counter())
+
+    def _begin_replica(self) -> bool:
+        """Tells the hosts of a replica; False where there is none to be made now."""
+        raise NotImplementedError
 
     def fail(self, error: str) -> None:
         """The run ends; the first error is the one that is told."""
@@ -190,6 +209,7 @@ class BarrierLead(Lead):
         )
         self._chunks = -(-spec.layout.size // CHUNK)
         self._skipped_in_a_row = 0
+        self._replicated = -1  # the version of which there is to be a replica, or was
 
     @property
     def _version(self) -> int:
@@ -198,6 +218,14 @@ class BarrierLead(Lead):
     @property
     def _accounts_made(self) -> bool:
         return self._accounted >= self._whole_on[0]
+
+    def _begin_replica(self) -> bool:
+        version = self._whole_on[0] + NOTICE
+        if version >= self._step.versions or self._step.saves(version):
+            return False  # a checkpoint is as good
+        self._replicated = version
+        self._all(LeadMessage(save=LeadMessage.Save(version=version, replica=True)))
+        return True
 
     def stop(self) -> None:
         # No host can be more than one version ahead of this one: this version and the next are still made.
@@ -242,6 +270,8 @@ class BarrierLead(Lead):
         if kind == "whole":
             version = self._whole_on[host] = message.whole.version
             if host == 0:
+                if version == self._replicated:
+                    self._replicas.copied(perf_counter())
                 self._steps.setdefault(version - 1, _Step()).whole_s = perf_counter()
                 self._settle()
             self._close_if_full()
@@ -297,6 +327,7 @@ class StaleLead(Lead):
         self._policy = StaleSynchronous(step.steps, step.microbatches, bound, start.version)
         self._policy.hold(step.next_save(start.version))
         self._copying: set[int] | None = None  # the hosts that have not copied what they have for a checkpoint
+        self._replicating = False  # the policy holds for a replica
         self._losses: dict[int, dict[int, float]] = {}  # by step and microbatch
         self._absent: set[int] = set()  # ranks of workers that are gone, and not replaced
         self._weights = step.weights()
@@ -305,6 +336,13 @@ class StaleLead(Lead):
     @property
     def _version(self) -> int:
         return self._policy.version
+
+    def _begin_replica(self) -> bool:
+        if self._copying is not None or not self._policy.hold_soon():
+            return False  # a checkpoint is as good
+        self._replicating = True
+        self._copy_if_held()
+        return True
 
     def stop(self) -> None:
         self._policy.stop()
@@ -357,9 +395,14 @@ class StaleLead(Lead):
         self._grant(grants)
         self._ask(rank)
         self._end_if_finished()
+        self._copy_if_held()
+
+    def _copy_if_held(self) -> None:
+        """Has all hosts copy what they have, where nothing is under way."""
         if self._policy.held and not self._ended and self._copying is None:
             self._copying = set(self._hosts)
-            self._all(LeadMessage(save=LeadMessage.Save(version=self._policy.version)))
+            self._all(LeadMessage(save=LeadMessage.Save(version=self._policy.version, replica=self._replicating)))
+            self._replicating = False
 
     def _copied(self, host: int) -> None:
         """When all hosts have copied what they have, work goes on."""

@@ -30,9 +30,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.checkpoints.manifest import ShardFile
-from thalweg_cluster.checkpoints.saver import Saver
-from thalweg_cluster.checkpoints.state import RESIDUAL, WORKER, ShardState, TrainingState
+from thalweg_cluster.checkpoints.state import WORKER, TrainingState
 from thalweg_cluster.hosts import events
 from thalweg_cluster.hosts.barrier_flow import BarrierFlow
 from thalweg_cluster.hosts.checks import Expected
@@ -43,6 +41,7 @@ from thalweg_cluster.hosts.hosts_door import HostsDoor
 from thalweg_cluster.hosts.in_hand import Chunk, InHand, Part, Piece, runs
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
+from thalweg_cluster.hosts.saving import Saving
 from thalweg_cluster.hosts.shard import Shard
 from thalweg_cluster.hosts.snapshot import snapshot
 from thalweg_cluster.hosts.spec import Doors, ServedSpec
@@ -154,11 +153,12 @@ class HostServer:
             telemetry.wire[spec.host] = self._wire
         telemetry.wire_formats = {"gradients": spec.wire, "parameters": spec.wire_parameters}
         telemetry.host, telemetry.lead, telemetry.door = spec.host, spec.host == 0, self._expected.counts
+        self._saving = Saving(spec, self.shard, telemetry, self.faults, self.post)
         lead = StaleLead if stale else BarrierLead
-        self._lead: Lead | None = None if spec.host else lead(spec, self.account, self._order, self._commit, start)
-        self._saver = None if spec.save is None else Saver(spec.save, self.account.telemetry, self.faults)
-        if self._saver is not None and self._lead is not None:
-            self._saver.clear(start.step)
+        self._lead: Lead | None = None
+        if spec.host == 0:
+            self._lead = lead(spec, self.account, self._order, self._saving.commit, start)
+            self._saving.clear(start.step)
         self.in_hand = InHand()
         self._leases = Leases(spec.lease_s)
         self._hung: dict[int, str] = {}  # why workers of this host were killed, by rank
@@ -167,7 +167,6 @@ class HostServer:
         workers = spec.topology.workers
         chunks = [share(spec.step.chunks, rank, workers) for rank in self.ranks]
         self._chunks = range(chunks[0].start, chunks[-1].stop) if chunks else range(0)  # that this host evaluates
-        self._saving = 0  # parts of checkpoints of which the lead has not heard
         self._heard_s: dict[int, float] = {}  # when each host that must say something said something
         self._awake_s = 0.0  # when the clock had its last turn
         self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
@@ -226,8 +225,7 @@ class HostServer:
             self.account.end()
             self._door.broadcast(messages.pack_stop())
             self._door.close()
-            if self._saver is not None:
-                self._saver.close()
+            self._saving.close()
             self._peers.take_leave()
             self._grpc.close()
             self._clients.close()
@@ -292,6 +290,8 @@ class HostServer:
             else:
                 for host in range(1, self.spec.topology.hosts):
                     self._order(host, LeadMessage(beat=LeadMessage.Beat()))
+        if self._lead is not None:
+            self._lead.replicate(now)
         if self._suspicion is not None and now - self._suspicion[0] > EXPLAIN_S:
             raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
         if now - self._awake_s > self.spec.patience_s / 2:  # this process stood still: what others said waits here
@@ -380,7 +380,7 @@ class HostServer:
             self._finished = True
             self._door.broadcast(messages.pack_finish())
         over = self._finished or self._stopped or not self.ranks
-        if self._ready and over and not self._left and self._door.deserted and not self._saving:
+        if self._ready and over and not self._left and self._door.deserted and self._saving.done:
             self._left = True
             if self._lead is None:
                 self._beat()  # the last counts
@@ -453,48 +453,22 @@ class HostServer:
         updates: int,
         residuals: Mapping[str, NDArray[np.float32]],
         names: Iterable[Name] = (),
-        final: bool,
+        final: bool = False,
+        replica: bool = False,
     ) -> None:
-        saver, spec = self._saver, self.spec
-        if saver is None or not (self.ranks or self.shards.owned_by(spec.host)):
+        if not (self.ranks or self.shards.owned_by(self.spec.host)):
             return
-        if saver.busy and not final:
-            self.to_lead(HostMessage(saved=HostMessage.Saved(version=version, skipped=True)))
-            return
-        of_host = {RESIDUAL + name: array.copy() for name, array in residuals.items()}
-        of_host |= {name: array.copy() for name, array, _ in self._worker_state()}
-        state = ShardState(
-            begin=self.shard.begin,
-            end=self.shard.end,
-            parameters=self.shard.parameters.copy(),
-            slots={name: array.copy() for name, array in self.shard.state.items()},
+        skipped = self._saving.save(
+            version,
             updates=updates,
-            of_host=of_host,
-            names=tuple(names),
+            residuals=residuals,
+            workers={name: array for name, array, _ in self._worker_state()},
+            names=names,
+            final=final,
+            replica=replica,
         )
-        self._saving += 1
-        saver.save_shard(
-            spec.step.steps_done(version),
-            state,
-            host=spec.host,
-            then=lambda file: self.post(events.ShardSaved(version, file)),
-        )
-
-    def _on_saved(self, version: int, file: ShardFile | str) -> None:
-        self._saving -= 1
-        error, text = (file, "") if isinstance(file, str) else ("", file.to_json())
-        self.to_lead(HostMessage(saved=HostMessage.Saved(version=version, error=error, file=text)))
-
-    def _commit(self, version: int, parts: list[HostMessage.Saved]) -> None:
-        """On the lead: all hosts are done with their parts of a checkpoint."""
-        saver = self._saver
-        assert saver is not None  # else no host had saved anything
-        if any(part.skipped for part in parts):
-            saver.skip()
-            return
-        files = [part.error or ShardFile.from_json(part.file) for part in parts]
-        step = self.spec.step.steps_done(version)
-        saver.later(lambda: saver.commit(step, version, files))
+        if skipped is not None:
+            self.to_lead(skipped)
 
     # Other hosts
 
@@ -514,7 +488,7 @@ class HostServer:
         if isinstance(event, events.PartArrived):
             self._flow.on_part(event)
         elif isinstance(event, events.ShardSaved):
-            self._on_saved(*event)
+            self.to_lead(self._saving.on_saved(event))
         elif isinstance(event, events.ParametersArrived):
             self._flow.on_parameters(event)
         elif isinstance(event, events.LeadSaid):
@@ -531,6 +505,9 @@ class HostServer:
             self._flow.on_refreshed(event.rank)
         elif isinstance(event, events.OutsidePush):
             self._on_outside(event)
+        elif isinstance(event, events.ReplicaEnded):
+            assert self._lead is not None  # nobody else commits
+            self._lead.replica_ended()
         elif isinstance(event, events.StopAsked):
             self._stop_by = perf_counter() + STOP_S
             if self._lead is not None:

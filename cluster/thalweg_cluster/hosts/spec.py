@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from thalweg_cluster.checkpoints.replicas import Memory
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.security.run import RunSecurity
 from thalweg_cluster.step import StepSpec
@@ -62,6 +64,8 @@ class ServedSpec:
     connect_s:    how long a peer may take to answer before the run begins
     patience_s:   how long a host may say nothing at all before it counts as lost
     save:         where checkpoints go; None: nowhere
+    memories:     where replicas go, by host
+    replicate_every_s: seconds at least between two replicas; 0: there are none
     lease_s:      how long a worker may at least be at one piece of work (leases.py)
     metrics_port: of /metrics on loopback; 0: a free one
     faults:       what shall go wrong
@@ -83,6 +87,8 @@ class ServedSpec:
     connect_s: float = 10.0
     patience_s: float = 30.0
     save: SaveSpec | None = None
+    memories: Sequence[Memory] = ()
+    replicate_every_s: float = 0.0
     lease_s: float = 30.0
     metrics_port: int = 0
     faults: PlannedFaults = field(default_factory=PlannedFaults)

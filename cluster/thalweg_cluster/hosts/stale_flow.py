@@ -93,19 +93,20 @@ class StaleFlow:
             self.version = max(self.version, message.evaluate.version)
             self._view.evaluate(message.evaluate.version)
         elif kind == "save":
-            self._save(message.save.version, final=False)
+            self._save(message.save.version, final=False, replica=message.save.replica)
             self._view.to_lead(HostMessage(copied=HostMessage.Copied(version=message.save.version)))
         elif kind == "last":
             self._end(message.last)
 
-    def _save(self, version: int, *, final: bool) -> None:
+    def _save(self, version: int, *, final: bool, replica: bool = False) -> None:
         """Nothing is under way, here or elsewhere."""
         self.version = version
         # All blocks have had the same number of updates: those of units went to all of a shard, and so did those from
         # outside.
         updates = max(self._updates.values(), default=0)
         residuals = self._encoder.residuals
-        self._view.save(version, updates=updates, residuals=residuals, names=self._outside, final=final)
+        names = self._outside
+        self._view.save(version, updates=updates, residuals=residuals, names=names, final=final, replica=replica)
 
     def _granted(self, unit: LeadMessage.Granted) -> None:
         self.version = max(self.version, unit.version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
 
-from thalweg_cluster.checkpoints import Manifest, TrainingState
+from thalweg_cluster.checkpoints import Manifest, Memory, TrainingState
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.hosts.latency import prefer_short_turns
 from thalweg_cluster.hosts.local import LocalRule
@@ -26,6 +26,7 @@ from thalweg_cluster.hosts.spec import LOOPBACK, Doors, ServedSpec
 from thalweg_cluster.hosts.window import Window
 from thalweg_cluster.launch.placement import Placement, arrange
 from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.replicas import RunReplicas, bytes_needed
 from thalweg_cluster.launch.room import reserve
 from thalweg_cluster.launch.steps import step_spec
 from thalweg_cluster.metrics import serve_metrics
@@ -138,17 +139,21 @@ class Run:
         remove_placement_group(self.group)
 
 
-def start(preparation: Preparation, place: str, given: Given, *, generation: int, place_s: float) -> Run:
+def start(
+    preparation: Preparation, place: str, given: Given, replicas: RunReplicas, *, generation: int, place_s: float
+) -> Run:
     """Starts the servers and the workers; they train as soon as all are up.
 
     place:      of the checkpoints, a path or a URL
     given:      to the doors
+    replicas:   where they are held
     generation: what the checkpoints of these servers say
     place_s:    how long Ray may take to find room for the workers
 
     They all belong to the process that calls this: Ray ends them, and gives the room back, where it dies.
 
-    InputError where the cluster has too few nodes for the servers, RunError where others use its CPUs.
+    InputError where the cluster has too few nodes for the servers, or a host too little memory for replicas; RunError
+    where others use its CPUs.
     """
     job = preparation.job
     group, workers = reserve(job.cluster, place_s)
@@ -160,7 +165,10 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
     step = step_spec(job, preparation.lengths, preparation.chunks)
     hosts = placement.topology.hosts
     security = between_hosts(given, placement.addresses) if hosts > 1 else on_loopback(given)
-    specs = _server_specs(preparation, placement, step, place, security, generation)
+    every_s = job.checkpoint.replicate_every_s if hosts > 1 else 0.0
+    addresses = dict(zip(placement.nodes, placement.addresses, strict=True))
+    memories = replicas.on(placement.nodes if every_s else (), addresses)
+    specs = _server_specs(preparation, placement, step, place, security, memories, generation)
     # Any: Ray's types do not know the methods of an actor handle made without its decorator.
     new_server: Any = ray.remote(ServerActor)
     begin = ray.put(preparation.start(placement.topology.hosts))
@@ -181,7 +189,7 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
         return actor, actor.run.remote(specs[host].address, opened[host])
 
     actors, runs = zip(*map(new_worker, range(workers)), strict=True)
-    return Run(
+    run = Run(
         server=servers[0],
         opened=opened,
         served=served,
@@ -193,6 +201,14 @@ def start(preparation: Preparation, place: str, given: Given, *, generation: int
         actors=[*servers, *actors],
         ca=security.ca,
     )
+    if memories:
+        needed = bytes_needed(preparation.layout.size, sum(placement.topology.owns), len(step.server_rule().slots))
+        try:
+            replicas.check_room(needed)
+        except BaseException:
+            run.close()
+            raise
+    return run
 
 
 def _placement(group: PlacementGroup, servers: int) -> Placement:
@@ -204,7 +220,13 @@ def _placement(group: PlacementGroup, servers: int) -> Placement:
 
 
 def _server_specs(
-    preparation: Preparation, placement: Placement, step: StepSpec, place: str, security: RunSecurity, generation: int
+    preparation: Preparation,
+    placement: Placement,
+    step: StepSpec,
+    place: str,
+    security: RunSecurity,
+    memories: Sequence[Memory],
+    generation: int,
 ) -> list[ServerSpec | ServedSpec]:
     job = preparation.job
     job_id = f"{job.name}-{secrets.token_hex(8)}"
@@ -249,6 +271,8 @@ def _server_specs(
             wire_fraction=job.cluster.wire_fraction,
             wire_parameters=job.cluster.wire_parameters,
             save=save,
+            memories=memories,
+            replicate_every_s=job.checkpoint.replicate_every_s if memories else 0.0,
             lease_s=job.cluster.lease_s,
             metrics_port=0 if host else job.metrics.port,
             faults=preparation.faults,

@@ -13,11 +13,13 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from rich.markup import escape
 
+from thalweg_cluster.checkpoints import Store
 from thalweg_cluster.exposition import LOOPBACK
 from thalweg_cluster.launch.actors import Run, start
 from thalweg_cluster.launch.failures import Loss, describe_failures, failure_of, only_saw_another_fail
 from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.preparation import Preparation
+from thalweg_cluster.launch.replicas import RunReplicas
 from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.room import Growth, free_cpus
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
@@ -76,7 +78,16 @@ class Attempts:
         self._place_s = place_s
         self._lock = Lock()
         self._run: Run | None = None
+        self._replicas = RunReplicas()
         self._stopping = self._resizes = False
+
+    def replicas(self) -> Store | None:
+        """What the hosts of the last attempt hold in memory; None where they hold nothing."""
+        return self._replicas.store()
+
+    def close(self) -> None:
+        """No attempt follows."""
+        self._replicas.close()
 
     def stop(self) -> bool:
         """Ends the attempt that goes on, with its results and a checkpoint; False where nothing runs that could."""
@@ -104,7 +115,7 @@ class Attempts:
         """
         place = checkpoint_place(preparation.job, self._folder.path)
         self._telemetry.begins()
-        run = start(preparation, place, self._given, generation=generation, place_s=self._place_s)
+        run = start(preparation, place, self._given, self._replicas, generation=generation, place_s=self._place_s)
         topology = run.placement.topology
         growth = Growth(topology.workers, preparation.job.cluster.most)
         self._journal.about(preparation.lengths.steps, topology.workers)
@@ -159,7 +170,8 @@ class Attempts:
     def _show(self, run: Run, may_replace: Callable[[Loss], bool], growth: Growth) -> None:
         """Follows the run until the server is done. A process that fails stops it, but for a worker that can be
         replaced; and so does room for more workers, where the job wants them."""
-        rows_seen, warned, announced = 0, "", run.placement.topology.hosts == 1
+        warned: tuple[str, ...] = ()
+        rows_seen, announced = 0, run.placement.topology.hosts == 1
         running, ends = True, False
         while running:
             snapshot = ray.get(run.server.watch.remote(rows_seen, WATCH_S))
@@ -171,9 +183,10 @@ class Attempts:
             if snapshot.step and not announced:  # by now all have opened
                 announced = True
                 self._announce(_ports(run))
-            if snapshot.checkpoint_error != warned:
-                warned = snapshot.checkpoint_error
-                self._journal.say(f"[yellow]warning[/] {escape(warned)}")
+            for warning in snapshot.warnings:
+                if warning not in warned:
+                    self._journal.say(f"[yellow]warning[/] {escape(warning)}")
+            warned = snapshot.warnings
             running = snapshot.running
             if running and not (ends or self._stopping):
                 self._resizes = snapshot.step > 0 and growth.possible(free_cpus)

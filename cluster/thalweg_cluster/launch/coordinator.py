@@ -2,7 +2,7 @@
 
 It belongs to nobody (detached), so that it outlives the command that started it; and Ray starts it again where it dies.
 What it started dies with it, by Ray's hand, before that: children of an actor end with their owner's process. So a new
-one goes on as after any other loss, from the newest whole checkpoint.
+one goes on as after any other loss, from the newest whole checkpoint: the replicas in memory (replicas.py) died, too.
 
 All it needs lies in the folder of the run: job.toml, coordinator.json, the checkpoints. Only the first one, to be
 quick, is handed the job that the command has prepared already; Ray keeps no such thing for those that come after.
@@ -97,6 +97,7 @@ class Coordinator:
             ended = Ended(error=error)
         except BaseException:  # whatever it is, those who follow have to hear of it
             ended = Ended(error=RunError(f"the coordinator failed:\n{traceback.format_exc()}"))
+        self._attempts.close()
         self._scraped.end()
         self._journal.end(ended)
         sleep(LINGER_S)
@@ -169,27 +170,30 @@ class Leading:
         try:
             return self.prepared.get(timeout=BEGIN_S), None
         except Empty:  # the command has died, or a coordinator that had been handed it
-            return self._at_newest(self._prepare()), None
+            return self._at_newest(self._prepare())[0], None
 
     def _prepare(self) -> Preparation:
         """As the command did, but for where it goes on from."""
         job = load_job(self._path / "job.toml", [])
         return prepare(job, self._path, None, with_ledger=self._record.ledger, faults=self._faults)
 
-    def _at_newest(self, preparation: Preparation) -> Preparation:
-        """With the newest whole checkpoint of the run, where that is later. RunError where there is none, and the run
-        did not begin with step 0."""
+    def _at_newest(self, preparation: Preparation) -> tuple[Preparation, str]:
+        """With the newest whole checkpoint or replica of the run, where that is later; and from which of them. RunError
+        where there is none, and the run did not begin with step 0."""
         if not (self._record.first or self._record.opened):
-            return preparation
+            return preparation, ""
         place = checkpoint_place(preparation.job, self._path)
-        checkpoint, refused = newest(open_store(place))
-        for reason in refused:
-            self._journal.say(f"[yellow]warning[/] not used: {escape(reason)}")
-        if checkpoint is not None and checkpoint.manifest.step > preparation.first:
-            preparation = replace(preparation, start=checkpoint.state, first=checkpoint.manifest.step)
+        stores = [(" from replicas", "replica ", self._attempts.replicas()), ("", "", open_store(place))]
+        source = ""
+        for words, kind, store in stores:
+            found, refused = (None, []) if store is None else newest(store, after=preparation.first)
+            for reason in refused:
+                self._journal.say(f"[yellow]warning[/] not used: {kind}{escape(reason)}")
+            if found is not None:
+                preparation, source = replace(preparation, start=found.state, first=found.manifest.step), words
         if preparation.first < self._record.first:
             raise RunError(f"{place}: expected a whole checkpoint of step {self._record.first} or later; found none")
-        return preparation
+        return preparation, source
 
     def _attempt(self, preparation: Preparation, failures: Failures) -> Outcome:
         record = self._record
@@ -219,15 +223,15 @@ class Leading:
         return True
 
     def _after(self, outcome: Outcome, failures: Failures, preparation: Preparation) -> Preparation:
-        """What the run goes on from after a loss: the newest whole checkpoint, or where it began."""
-        preparation = self._at_newest(preparation)
+        """What the run goes on from after a loss: the newest whole replica or checkpoint, or where it began."""
+        preparation, source = self._at_newest(preparation)
         self._folder.rewind(preparation.first)
         for loss in outcome.losses:
             self._journal.say(f"[yellow]lost[/] {escape(str(loss))}")
         if outcome.result is not None and outcome.result.error:
             self._journal.say(f"  {escape(outcome.result.error)}")
         why = "there is room for more workers" if outcome.resizes else f"failure {failures.allowed}"
-        self._journal.say(f"going on after step {preparation.first:,} of {preparation.lengths.steps:,} ({why})")
+        self._journal.say(f"going on after step {preparation.first:,} of {preparation.lengths.steps:,}{source} ({why})")
         return preparation
 
     def _note(self, **changes: Any) -> None:

@@ -283,6 +283,23 @@ CHECKPOINT_SECONDS = _metric(
     "Longer than the time between two: they are skipped; use quicker storage, or fewer checkpoints.",
 )  # fmt: skip
 
+REPLICAS = _metric(
+    "replicas_total", _C, "replicas", "Replicas of the state in the memory of hosts, by what became of them.",
+    "`failed` grows: the warning of the run says why; a lost server costs the steps since the newest checkpoint. "
+    "`skipped`: a host heard too late of one.",
+    "result",
+)  # fmt: skip
+REPLICA_STEP = _metric(
+    "replica_step", _G, "steps",
+    "Step of the newest replica; the one that the run began with where there is none yet, and always on one host.",
+    "Far behind `thalweg_step`: so many steps are lost with the next server, or those since the newest checkpoint. "
+    "Replicas that take long are rare: see `thalweg_replicating_seconds_total`.",
+)  # fmt: skip
+REPLICATING = _metric(
+    "replicating_seconds_total", _C, "seconds", "For how long a replica was under way, from the copy of the state on.",
+    "By far more than 2 % of the time: steps are slower for that; raise `checkpoint.replicate_every_s`.",
+)  # fmt: skip
+
 # Failures
 
 RESTARTS = _metric(
@@ -292,7 +309,7 @@ RESTARTS = _metric(
 )  # fmt: skip
 ATTEMPTS = _metric(
     "attempts_total", _C, "attempts", "How often the coordinator started servers and workers.",
-    "Grows: each costs the steps since the newest checkpoint.",
+    "Grows: each costs the steps since the newest checkpoint or replica.",
     process=Process.COORDINATOR,
 )  # fmt: skip
 RECOVERY_SECONDS = _metric(

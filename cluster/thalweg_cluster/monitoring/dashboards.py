@@ -380,6 +380,19 @@ def _job() -> Sequence[tuple[str, Sequence[Panel]]]:
                     ),
                 ),
                 Panel(
+                    title="Steps since the newest replica", unit="none", empty=NOT_YET, min=0,
+                    description=_described(c.REPLICA_STEP),
+                    queries=_one(f"{_max(c.STEP)} - {_max(c.REPLICA_STEP)}", "since the newest"),
+                ),
+                Panel(
+                    title="Replicas by result", unit="none", empty=NOT_YET, min=0, kind="bargauge",
+                    description=_described(c.REPLICAS), queries=_one(_grown(c.REPLICAS, "result"), "{{result}}"),
+                ),
+                Panel(
+                    title="Time in which a replica is under way", unit="percentunit", empty=NOT_YET, min=0,
+                    description=_described(c.REPLICATING), queries=_one(_rate(c.REPLICATING, ""), "of the time"),
+                ),
+                Panel(
                     title="Recovery", unit="s", empty=NOT_YET, min=0, description=_described(c.RECOVERY_SECONDS),
                     queries=[
                         Query(expr=_max(c.RECOVERING), legend="recovering since"),

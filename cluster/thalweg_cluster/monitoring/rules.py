@@ -150,7 +150,7 @@ def recordings(timing: Timing = Timing()) -> list[Recording]:
         ),
         Recording(
             name="thalweg_run:checkpoint_behind:steps", unit="steps",
-            help="Steps that would have to be taken again were the server to die now.",
+            help="Steps since the newest checkpoint: lost with the next server, where there is no replica.",
             expr=f"max {BY} ({c.STEP.name}) - max {BY} ({c.CHECKPOINT_STEP.name})",
         ),
         Recording(

@@ -62,6 +62,7 @@ def summarise(
         "duplicates": result.duplicates if result else 0,
         "dropped": result.dropped if result else 0,
         "checkpoints": result.checkpoints if result else None,
+        "replicas": result.replicas if result else None,
         "staleness": result.staleness if result else {"mean": 0.0, "max": 0},
         "faults": faults,
     }

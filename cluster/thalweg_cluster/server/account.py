@@ -63,7 +63,7 @@ class Account:
 
     def begin(self) -> float:
         """Version 0 is about to be there; returns when (perf_counter)."""
-        self._began_at = self.telemetry.started_at = self.telemetry.checkpoint_at = time()
+        self._began_at = self.telemetry.started_at = time()
         self._began = self._warm = self.telemetry.published_s = perf_counter()
         return self._began
 
@@ -158,7 +158,7 @@ class Account:
             samples_per_s=self._samples_per_s(telemetry.steps, telemetry.published_s),
             rows=rows,
             running=running,
-            checkpoint_error=telemetry.checkpoint_error,
+            warnings=tuple(filter(None, (telemetry.checkpoints.error, telemetry.replicas.error))),
         )
 
     def _samples_per_s(self, steps: int, at_s: float) -> float:
@@ -189,7 +189,8 @@ class Account:
             staleness=telemetry.staleness.summary(),
             duplicates=telemetry.duplicates,
             dropped=telemetry.pushes[Verdict.LATE],
-            checkpoints={**telemetry.checkpoints, "step": telemetry.checkpoint_step},
+            checkpoints=telemetry.checkpoints.summary(),
+            replicas=telemetry.replicas.summary(),
         )
 
 

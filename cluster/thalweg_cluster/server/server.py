@@ -23,8 +23,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.checkpoints.saver import Saver
+from thalweg_cluster.checkpoints.saver import Saver, points
 from thalweg_cluster.checkpoints.state import ShardState, TrainingState, fill_state
+from thalweg_cluster.checkpoints.store import open_store
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
@@ -89,7 +90,13 @@ class Server:
             spec.step, first=start.step, workers=spec.workers, bytes_pushed=moved, bytes_published=moved
         )
         self._saver = (
-            None if spec.save is None else Saver(spec.save, self.account.telemetry, spec.faults.of("server", 0))
+            None
+            if spec.save is None
+            else Saver(
+                spec.save,
+                open_store(spec.save.place, points(spec.faults.of("server", 0))),
+                self.account.telemetry.checkpoints,
+            )
         )
         if self._saver is not None:
             self._saver.clear(start.step)

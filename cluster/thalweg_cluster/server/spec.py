@@ -58,8 +58,8 @@ class Row:
 class Snapshot:
     """How far the run is: steps done, the rows since the last snapshot, and whether it goes on.
 
-    checkpoint_error: what went wrong with the newest checkpoint that failed; "": none did
-    hung:    why the server killed workers, by rank
+    warnings: what went wrong with the newest checkpoint and the newest replica that failed
+    hung:     why the server killed workers, by rank
     """
 
     step: int
@@ -68,7 +68,7 @@ class Snapshot:
     samples_per_s: float
     rows: tuple[Row, ...]
     running: bool
-    checkpoint_error: str = ""
+    warnings: tuple[str, ...] = ()
     hung: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -81,7 +81,8 @@ class RunResult:
     by_worker: where the time of each worker's steps went, by rank (telemetry.WorkerTimes)
     skipped: steps that were not finite, and left the parameters as they were
     staleness: {"mean": ..., "max": ...} of all pushes
-    checkpoints: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is none
+    checkpoints, replicas: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is
+                none
     duplicates, dropped: pushes of a name, or messages between hosts, that were there before, and were not taken in
                 again; pushes that came after their step had ended
     """
@@ -104,6 +105,7 @@ class RunResult:
     duplicates: int
     dropped: int
     checkpoints: dict[str, int | None]
+    replicas: dict[str, int | None]
 
     @classmethod
     def of_checkpoint(cls, steps: int, weights_sha256: str) -> RunResult:
@@ -127,4 +129,5 @@ class RunResult:
             duplicates=0,
             dropped=0,
             checkpoints={"saved": 0, "failed": 0, "skipped": 0, "step": steps},
+            replicas={"saved": 0, "failed": 0, "skipped": 0, "step": None},
         )

@@ -24,7 +24,6 @@ from thalweg_proto.wire import SEAL_BYTES, Bytes, Make
 PHASES = ("sample", "compute", "push", "wait")
 WARM_UP_STEPS = 10
 """Left out of samples_per_s and of the times by worker: caches, clocks and buffers are still cold."""
-CHECKPOINT_RESULTS = ("saved", "failed", "skipped")
 BUCKET_BOUNDS_S = (
     1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
@@ -206,6 +205,48 @@ class WireCounts:
         return counted
 
 
+class Saves:
+    """What became of checkpoints, or of replicas. Whoever writes or reads several figures holds the telemetry's lock.
+
+    counts: how many were saved, failed, or were skipped since the one before was still being written
+    step:   of the newest that was saved; None: none was
+    at:     when that was there, in seconds since 1970; 0: there is none
+    error:  what went wrong with the newest that failed; "": none did
+    """
+
+    def __init__(self, lock: threading.Lock, words: str) -> None:
+        """`words`: what is said of one that failed, with {step} and {error}."""
+        self.counts = {"saved": 0, "failed": 0, "skipped": 0}
+        self.step: int | None = None
+        self.at = 0.0
+        self.error = ""
+        self.durations = Durations()
+        self._lock = lock
+        self._words = words
+
+    def saved(self, step: int, seconds: float) -> None:
+        """One is there; it took `seconds` from the copy of the state on."""
+        with self._lock:
+            self.counts["saved"] += 1
+            self.step, self.at = step, time()
+            self.durations.add(np.array([seconds]))
+
+    def failed(self, step: int, error: str) -> None:
+        """One could not be saved."""
+        with self._lock:
+            self.counts["failed"] += 1
+            self.error = self._words.format(step=step, error=error)
+
+    def skipped(self) -> None:
+        """One fell due that was left out."""
+        with self._lock:
+            self.counts["skipped"] += 1
+
+    def summary(self) -> dict[str, int | None]:
+        """The counts, and the step of the newest."""
+        return {**self.counts, "step": self.step}
+
+
 @dataclass
 class Telemetry:
     """The counts of one server. One thread writes; reading is for any, under `lock` where figures belong together.
@@ -213,8 +254,7 @@ class Telemetry:
     bytes_pushed, bytes_published: what one push and one new version move, in bytes
     first, steps:                  steps that were taken before this run, and altogether
     published_s:                   when the newest counted version was published (perf_counter)
-    checkpoints:                   how many were saved, failed, or were skipped since the one before was still written
-    checkpoint_step:               of the newest one that was saved; checkpoint_error: of the newest one that failed
+    checkpoints, replicas:         what became of them
     generation:                    of the membership on this host
     taken_over:                    microbatches that a worker computed in place of the one that they were dealt to
     pace_s:                        how long each worker takes for a microbatch, by rank; infinity: it sits out
@@ -228,8 +268,7 @@ class Telemetry:
     meets:                         whether the workers wait for each other at the end of each step
     staleness_bound:               of the job; None: it has none
     save_every:                    steps between two checkpoints; 0: only at the end
-    started_at, checkpoint_at:     when the first step began, and when the newest checkpoint was there, in seconds since
-                                   1970; 0: not yet
+    started_at:                    when the first step began, in seconds since 1970; 0: not yet
     """
 
     workers: int
@@ -250,10 +289,6 @@ class Telemetry:
     step_durations: QuantileDurations = field(default_factory=QuantileDurations)
     apply_durations: Durations = field(default_factory=Durations)
     staleness: Staleness = field(default_factory=Staleness)
-    checkpoints: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHECKPOINT_RESULTS, 0))
-    checkpoint_step: int | None = None
-    checkpoint_error: str = ""
-    checkpoint_durations: Durations = field(default_factory=Durations)
     generation: int = 1
     taken_over: int = 0
     pace_s: Mapping[int, float] = field(default_factory=dict)
@@ -269,11 +304,15 @@ class Telemetry:
     staleness_bound: int | None = 0
     save_every: int = 0
     started_at: float = 0.0
-    checkpoint_at: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.waiting = Waiting(self.workers)
+        self.checkpoints = Saves(self.lock, "the checkpoint after step {step} could not be saved: {error}")
+        # The same words for all steps: where each fails alike, it is told once.
+        self.replicas = Saves(
+            self.lock, "no replica could be made, a lost server costs the steps since the newest checkpoint: {error}"
+        )
 
     def heard(self, records: NDArray[np.void]) -> None:
         """Counts what one worker tells of its steps: STEP_DTYPE."""
@@ -330,24 +369,6 @@ class Telemetry:
         """A step came to something that is not finite, and left the parameters as they were."""
         with self.lock:
             self.skipped += 1
-
-    def checkpoint_saved(self, step: int, seconds: float) -> None:
-        """A checkpoint is there; it took `seconds` from the copy of the state on."""
-        with self.lock:
-            self.checkpoints["saved"] += 1
-            self.checkpoint_step, self.checkpoint_at = step, time()
-            self.checkpoint_durations.add(np.array([seconds]))
-
-    def checkpoint_failed(self, step: int, error: str) -> None:
-        """A checkpoint could not be saved."""
-        with self.lock:
-            self.checkpoints["failed"] += 1
-            self.checkpoint_error = f"the checkpoint after step {step} could not be saved: {error}"
-
-    def checkpoint_skipped(self) -> None:
-        """A checkpoint fell due while the one before was still being written."""
-        with self.lock:
-            self.checkpoints["skipped"] += 1
 
     def phase_means_ms(self) -> dict[str, float]:
         """Mean time of each phase in a worker's step, in milliseconds."""

@@ -64,6 +64,9 @@ POINTS: Final[Mapping[str, Point]] = {
     "manifest.write": Point((SERVER,), _OWN),
     "manifest.rename": Point((SERVER,), _OWN),
     "manifest.written": Point((SERVER,), (*_OWN, CORRUPT)),
+    # A file of a replica, the manifest's, too: before it goes to the hosts that hold it, and once they have it.
+    "replica.write": Point((SERVER,), (*_OWN, CORRUPT)),
+    "replica.written": Point((SERVER,), _OWN),
     # Between hosts, at the server that calls: before a message is sent, and before one is taken in. Gradients, and what
     # is said to them; what is said to parameters, and parameters; in ssp and async, parameters that are fetched; words
     # to and from the lead. Without a step it may be a message that only says how far the stream is.

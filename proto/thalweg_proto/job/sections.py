@@ -295,6 +295,11 @@ class CheckpointSection(Section):
         "where they lie, s3://bucket/folder or another that fsspec knows; DIR/checkpoints if not given",
         default=None,
     )
+    replicate_every_s: float = option(
+        Number(minimum=0),
+        "on several hosts: seconds at least between two replicas of the state in other hosts' memory; 0: none",
+        default=5.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,16 +79,18 @@ class HostMessage(_message.Message):
         version: int
         def __init__(self, version: _Optional[int] = ...) -> None: ...
     class Saved(_message.Message):
-        __slots__ = ("version", "skipped", "error", "file")
+        __slots__ = ("version", "skipped", "error", "file", "replica")
         VERSION_FIELD_NUMBER: _ClassVar[int]
         SKIPPED_FIELD_NUMBER: _ClassVar[int]
         ERROR_FIELD_NUMBER: _ClassVar[int]
         FILE_FIELD_NUMBER: _ClassVar[int]
+        REPLICA_FIELD_NUMBER: _ClassVar[int]
         version: int
         skipped: bool
         error: str
         file: str
-        def __init__(self, version: _Optional[int] = ..., skipped: bool = ..., error: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
+        replica: bool
+        def __init__(self, version: _Optional[int] = ..., skipped: bool = ..., error: _Optional[str] = ..., file: _Optional[str] = ..., replica: bool = ...) -> None: ...
     class Left(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -207,10 +209,12 @@ class LeadMessage(_message.Message):
         version: int
         def __init__(self, version: _Optional[int] = ...) -> None: ...
     class Save(_message.Message):
-        __slots__ = ("version",)
+        __slots__ = ("version", "replica")
         VERSION_FIELD_NUMBER: _ClassVar[int]
+        REPLICA_FIELD_NUMBER: _ClassVar[int]
         version: int
-        def __init__(self, version: _Optional[int] = ...) -> None: ...
+        replica: bool
+        def __init__(self, version: _Optional[int] = ..., replica: bool = ...) -> None: ...
     class Last(_message.Message):
         __slots__ = ("version", "evaluate")
         VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -301,3 +301,46 @@ def test_a_slow_worker_takes_fewer_units():
     case = Case(steps=20, microbatches=1, staleness=None, seconds=[[9], [1]], stop=None)
     run = Run(case).run()
     assert (run.turns, run.now, max(run.stale)) == ([2, 18], 18, 9)
+
+
+@given(
+    bound=st.sampled_from([None, 0, 1, 3]),
+    workers=st.integers(1, 4),
+    microbatches=st.integers(1, 3),
+    moves=st.lists(st.integers(0, 5), max_size=60),
+)
+def test_who_holds_soon_comes_to_hold(bound, workers, microbatches, moves):
+    """Whatever was given out before: when all of it is applied, nothing of the step held at is, nor of a later one; and
+    then the rest is given out. Oracle: the units that were applied."""
+    steps = 12
+    policy = StaleSynchronous(steps=steps, microbatches=microbatches, staleness=bound)
+    taken: dict[int, Grant] = {}
+    applied: list[tuple[int, int]] = []
+
+    def take(grants):
+        taken.update({grant.rank: grant for grant in grants})
+
+    def apply(rank):
+        grant = taken.pop(rank)
+        applied.append((grant.step, grant.microbatch))
+        take(policy.applied(rank)[1])
+        take(policy.ask(rank))
+
+    for rank in range(workers):
+        take(policy.ask(rank))
+    for move in moves:
+        if taken:
+            apply(sorted(taken)[move % len(taken)])
+    before = policy.version
+    if policy.hold_soon():
+        assert not policy.hold_soon(), "it holds already"
+        while taken:
+            apply(min(taken))
+        assert policy.held
+        assert policy.version >= before
+        assert sorted(applied) == [(s, m) for s in range(policy.version) for m in range(microbatches)]
+        take(policy.hold(steps))
+    while taken:
+        apply(min(taken))
+    assert policy.finished
+    assert len(applied) == len(set(applied)) == steps * microbatches

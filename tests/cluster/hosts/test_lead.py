@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from thalweg_cluster.checkpoints import TrainingState
 from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.hosts.lead import BarrierLead, StaleLead
+from thalweg_cluster.hosts.replicating import NOTICE
 from thalweg_cluster.hosts.spec import ServedSpec, Topology
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.step import StepSpec
@@ -28,7 +29,9 @@ class Hosts:
 
     kind: Any
 
-    def __init__(self, workers=(1, 1), owns=None, size: int = SIZE, **changed: Any) -> None:
+    def __init__(
+        self, workers=(1, 1), owns=None, size: int = SIZE, replicate_every_s: float = 0.0, **changed: Any
+    ) -> None:
         given = {
             "microbatches": sum(workers),
             "batch_size": sum(workers),
@@ -46,6 +49,7 @@ class Hosts:
             layout=Layout.of({"w": (size,)}),
             topology=Topology(ranks=ranks, owns=tuple(owns or [True] * len(workers))),
             step=step,
+            replicate_every_s=replicate_every_s,
         )
         self.account = Account(step, first=0, workers=sum(workers), bytes_pushed=0, bytes_published=0)
         self.committed: list[tuple[int, list[str]]] = []
@@ -190,7 +194,50 @@ def test_a_loss_that_is_not_finite_ends_the_run(kind, loss):
     assert (hosts.steps, hosts.lead.done) == (0, True)
 
 
+def replicated(hosts: Hosts, version: int, **of: Any) -> list[list[str]]:
+    """All hosts have their parts of a replica."""
+    parts = [HostMessage.Saved(version=version, replica=True, file=str(host), **of) for host in hosts.hosts]
+    return [hosts.say(host, saved=saved) for host, saved in zip(hosts.hosts, parts, strict=True)]
+
+
+@both
+def test_a_job_without_replicas_has_none(kind):
+    """However late it is; nor has one that has not begun."""
+    without, waiting = kind((1, 1), steps=100), kind((1, 1), steps=100, replicate_every_s=1.0)
+    without.ready()
+    assert without.after(lambda: without.lead.replicate(1e9)) == []
+    assert waiting.after(lambda: waiting.lead.replicate(1e9)) == []
+
+
 # sync
+
+
+def test_one_replica_at_a_time_of_a_version_that_no_host_has_yet():
+    """All hosts are told of it; when all have their parts it is committed, and the next one may be due."""
+    hosts = Barriered((1, 1), steps=100, replicate_every_s=1.0)
+    hosts.ready()
+    assert hosts.after(lambda: hosts.lead.replicate(1e9)) == [f"all: save version={NOTICE} replica=True"]
+    assert hosts.after(lambda: hosts.lead.replicate(2e9)) == []
+    replicated(hosts, NOTICE)
+    assert hosts.committed == [(NOTICE, ["0", "1"])]
+    assert hosts.after(lambda: hosts.lead.replicate(2e9)) == [], "the manifest is not written yet"
+    hosts.lead.replica_ended()
+    assert not hosts.lead.done, "a replica is no checkpoint of the last version"
+    hosts.whole(0, 7)
+    assert hosts.after(lambda: hosts.lead.replicate(3e9)) == [f"all: save version={7 + NOTICE} replica=True"]
+
+
+def test_what_a_checkpoint_holds_is_not_replicated():
+    """The same version, the last one included: nobody is told anything, and the next version will do."""
+    hosts = Barriered((1, 1), steps=NOTICE + 3, save_every=NOTICE, replicate_every_s=1.0)
+    hosts.ready()
+    assert hosts.after(lambda: hosts.lead.replicate(1e9)) == []
+    hosts.whole(0, 1)
+    assert hosts.after(lambda: hosts.lead.replicate(1e9)) == [f"all: save version={NOTICE + 1} replica=True"]
+    replicated(hosts, NOTICE + 1)
+    hosts.lead.replica_ended()
+    hosts.whole(0, 3)
+    assert hosts.after(lambda: hosts.lead.replicate(2e9)) == []
 
 
 def test_a_step_is_accounted_when_its_losses_are_known_and_its_version_is_there():
@@ -567,3 +614,25 @@ def test_what_other_hosts_sent_and_received_is_in_the_leads_metrics():
         hosts.say(1, beat=HostMessage.Beat(gradients_sent=sent, parameters_received=2 * sent))
     counts = hosts.account.telemetry.wire[1].counts
     assert counts == {**dict.fromkeys(counts, 0), "gradients_sent": 7, "parameters_received": 14}
+
+
+def test_in_async_a_replica_is_made_when_nothing_is_under_way():
+    """Of the first step that nobody has begun; work goes on when all hosts have copied what they have."""
+    hosts = Staled((1, 1), steps=100, consistency="async", replicate_every_s=1.0)
+    assert hosts.ready() == ["all: begin", "0: granted", "1: granted rank=1 microbatch=1"]
+    hosts.pushed(0, 0, 0)
+    assert hosts.applied(0, 0) == ["0: granted step=1"]
+    assert hosts.after(lambda: hosts.lead.replicate(1e9)) == []
+    hosts.pushed(1, 0, 1)
+    assert hosts.applied(1, 1) == ["1: granted rank=1 step=1 microbatch=1 version=1"]
+    hosts.pushed(0, 1, 0)
+    assert hosts.applied(0, 0) == []
+    hosts.pushed(1, 1, 1)
+    assert hosts.applied(1, 1) == ["all: save version=2 replica=True"]
+    assert hosts.say(0, copied=HostMessage.Copied(version=2)) == []
+    assert [word.split()[:2] for word in hosts.say(1, copied=HostMessage.Copied(version=2))] == [
+        ["0:", "granted"],
+        ["1:", "granted"],
+    ]
+    replicated(hosts, 2)
+    assert hosts.committed == [(2, ["0", "1"])]

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from thalweg_cluster.checkpoints import (
+    FileStore,
+    Manifest,
+    ReplicaMemory,
+    ReplicaStore,
+    ShardState,
+    Store,
+    commit,
+    write_shard,
+)
 from thalweg_cluster.launch.attempts import Outcome
 from thalweg_cluster.launch.coordinator import Leading
 from thalweg_cluster.launch.failures import Loss
@@ -17,6 +28,7 @@ from thalweg_cluster.reporting.files import RunFolder, read_summary
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.errors import RunError
 from thalweg_proto.job import load_job
+from thalweg_proto.layout import Layout
 
 JOB = """
 name = "small"
@@ -41,14 +53,25 @@ class Attempts:
     """Come to what is written, one after the other; `made`: with which generation, from which step.
 
     dead: the workers that die in the first one; `replaced`: whether each of them might be replaced
+    in_memory: where replicas are
     """
 
-    def __init__(self, *outcomes: Outcome | Exception, opens: bool = True, dead: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        *outcomes: Outcome | Exception,
+        opens: bool = True,
+        dead: Sequence[int] = (),
+        in_memory: Store | None = None,
+    ) -> None:
         self._outcomes = list(outcomes)
         self._opens = opens
         self._dead = dead
+        self._in_memory = in_memory
         self.replaced: list[bool] = []
         self.made: list[tuple[int, int]] = []
+
+    def replicas(self) -> Store | None:
+        return self._in_memory
 
     def make(self, preparation, generation, on_opened, may_replace):
         self.made.append((generation, preparation.first))
@@ -98,6 +121,48 @@ def test_each_attempt_is_a_generation_and_written_down(folder):
         "[yellow]lost[/] the server of host 0: its process died",
         "going on after step 0 of 10 (failure 1 of 3)",
     ]
+
+
+def save(store: Store, layout: Layout, step: int) -> None:
+    """What a run has to go on from after `step` steps."""
+    part = np.zeros(layout.size, np.float32)
+    state = ShardState(begin=0, end=layout.size, parameters=part, slots={}, updates=step)
+    about = Manifest.about(job="", layout=layout, rule="sgd", slots=(), hosts=1, generation=1)
+    file = write_shard(store, step, state, host=0, hosts=1)
+    commit(store, replace(about, step=step, version=step, files=(file,)), keep=9)
+
+
+@pytest.mark.parametrize(
+    ("saved", "replicated", "spoilt", "goes_on", "warned"),
+    [
+        ([2], [5], False, "5 of 10 from replicas", False),
+        ([6], [5], False, "6 of 10", False),
+        ([5], [5], False, "5 of 10 from replicas", False),
+        ([], [5], False, "5 of 10 from replicas", False),
+        ([2], [], False, "2 of 10", False),
+        ([2], [5], True, "2 of 10", True),
+        ([], [5], True, "0 of 10", True),
+    ],
+)
+def test_a_run_goes_on_from_the_newest_checkpoint_or_replica(saved, replicated, spoilt, goes_on, warned, folder):
+    """Whichever is later and whole; a replica that is not is told by name."""
+    begin(folder)
+    layout = prepare(load_job(folder.path / "job.toml", []), folder.path, None).layout
+    memories = [ReplicaMemory(), ReplicaMemory()]
+    for step in saved:
+        save(FileStore(folder.path / "checkpoints"), layout, step)
+    for step in replicated:
+        save(ReplicaStore(memories), layout, step)
+    if spoilt:
+        for memory in memories:
+            [name] = [name for name in memory.names() if "shard" in name]
+            memory.put(name, 0, 1, b"x")
+    attempts = Attempts(LOST, GOOD, in_memory=ReplicaStore(memories))
+    _, lines = lead(folder, attempts)
+    assert attempts.made == [(1, 0), (2, int(goes_on.split()[0]))]
+    assert lines[-1] == f"going on after step {goes_on} (failure 1 of 3)"
+    name = "not used: replica checkpoint_000005: shard_00000_of_00001.safetensors: expected"
+    assert [name in line for line in lines[:-2]] == [True] * warned
 
 
 def test_a_worker_that_died_may_be_replaced_as_often_as_the_job_allows(folder):
