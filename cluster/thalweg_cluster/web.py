@@ -50,6 +50,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
+        self.begun = False  # an answer
         # The timeout of a socket begins anew with each byte.
         self._late = Timer(SILENT_S, self._give_up)
         self._late.daemon = True
@@ -61,6 +62,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def send_response(self, code: int, message: str | None = None) -> None:
         self._late.cancel()  # what was asked is known
+        self.begun = True
         super().send_response(code, message)
 
     def answer(self, status: int, kind: str, body: bytes, **headers: str) -> None:
