@@ -1,4 +1,4 @@
-"""The service without Ray: its table, its keeper and its door, with commands and checks that only pretend.
+"""The service without Ray: its table, its keeper and its doors, with commands and checks that only pretend.
 
     python -m tests.integration.job_service STATE PORT
 
@@ -19,6 +19,7 @@ from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.cluster import Seen
 from thalweg_cluster.service.door import JobDoor
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.page.door import PageDoor
 from thalweg_cluster.service.table import JobTable
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.loading import read_table
@@ -103,6 +104,16 @@ class Served:
             guard=guard,
         )
         self.address = f"127.0.0.1:{self.door.port}"
+        self.page = PageDoor(
+            bind,
+            0,
+            names=[],
+            table=self.table,
+            keeper=self.keeper,
+            changes=self.changes,
+            targets=state / "targets",
+            guard=guard,
+        )
 
 
 @contextmanager
@@ -115,6 +126,8 @@ def served(state: Path, **options: Any) -> Iterator[Served]:
         service.keeper.open()
         stack.callback(service.door.close)
         service.door.open()
+        stack.callback(service.page.close)
+        service.page.open()
         yield service
 
 

@@ -62,7 +62,7 @@ class Listener:
         self._job_id = job_id
         self._following = following
         self._told: Mapping[str, JobNow] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None
 
     def news(self) -> dict[str, Any]:
         """What he has not heard yet; {}: nothing."""
