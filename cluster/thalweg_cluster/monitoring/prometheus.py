@@ -32,7 +32,8 @@ def prometheus_config(
     if service is not None:
         asked: dict[str, Any] = {"url": service.url, "refresh_interval": every}
         if service.token_file is not None:
-            asked["authorization"] = {"credentials_file": service.token_file}
+            # The type is the default one, which Prometheus 2.42 does not fill in here.
+            asked["authorization"] = {"type": "Bearer", "credentials_file": service.token_file}
         if service.ca_file is not None:
             asked["tls_config"] = {"ca_file": service.ca_file}
         found["http_sd_configs"] = [asked]

@@ -84,7 +84,7 @@ def test_prometheus_is_told_where_the_targets_are():
     locked = Service(url="https://x/targets", token_file="/t/token", ca_file="/t/ca.pem")
     [scraped] = yaml.safe_load(monitoring_files("/t", "/m", service=locked)["prometheus.yml"])["scrape_configs"]
     [asked] = scraped["http_sd_configs"]
-    assert asked["authorization"] == {"credentials_file": "/t/token"}
+    assert asked["authorization"] == {"type": "Bearer", "credentials_file": "/t/token"}
     assert asked["tls_config"] == {"ca_file": "/t/ca.pem"}
     [alone] = yaml.safe_load(monitoring_files("/t", "/m")["prometheus.yml"])["scrape_configs"]
     assert "http_sd_configs" not in alone

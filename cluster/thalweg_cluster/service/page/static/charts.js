@@ -21,25 +21,27 @@ const place = document.getElementById("charts");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-let points = []; // all of the curve
+let curve = []; // all points that were told
 let newest = null; // where the run is, which may be no point of the curve
 let drawn = []; // of the charts that there is something to show of
 
 export function clear() {
-  points = [];
+  curve = [];
   newest = null;
   for (const chart of drawn) chart.end();
   drawn = [];
 }
 
-export function add(curve, now) {
-  points = curve.anew ? curve.points : points.concat(curve.points);
+export const points = () => curve;
+
+export function add(told, now) {
+  curve = told.anew ? told.points : curve.concat(told.points);
   newest = now ?? newest;
   draw();
 }
 
 function draw() {
-  const all = newest && newest.step > (points.at(-1)?.step ?? -1) ? [...points, newest] : points;
+  const all = newest && newest.step > (curve.at(-1)?.step ?? -1) ? [...curve, newest] : curve;
   for (const spec of CHARTS) {
     const known = spec.curves.filter(({ of }) => all.some((p) => (spec.nonzero ? p[of] : p[of] !== undefined)));
     if (known.length === 0) continue;

@@ -58,6 +58,7 @@ function figures(job) {
   const newest = run.newest ?? {};
   const { staleness, checkpoints } = run;
   const step = job.state === "running" ? newest.step ?? job.step : job.step ?? newest.step;
+  const slow = run.workers?.filter((worker) => worker.straggler);
   const died = run.losses?.length ?? 0;
   const shown = [
     ["step", step == null ? "–" : count(step), job.steps ? `of ${count(job.steps)}` : ""],
@@ -65,7 +66,7 @@ function figures(job) {
     ["accuracy, held out", run.accuracy, "", percent],
     ["samples/s", newest.samples_per_s ?? job.samples_per_s, "", count],
     ["staleness", staleness?.mean, staleness ? `at most ${staleness.max}` : "", figure],
-    ["stragglers", run.workers?.filter((worker) => worker.straggler).length, "", count],
+    ["stragglers", slow?.length, slow?.length ? `worker ${slow.map((worker) => worker.rank).join(", ")}` : "", count],
     ["restarts", died, died ? run.losses.at(-1)[0] : "", count],
     ["checkpoints", checkpoints?.saved, checkpointsOf(checkpoints), count],
     ["cost", job.worker_seconds, "worker-seconds", count],
