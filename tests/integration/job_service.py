@@ -104,15 +104,19 @@ class Served:
             guard=guard,
         )
         self.address = f"127.0.0.1:{self.door.port}"
-        self.page = PageDoor(
-            bind,
-            0,
+        self._bind, self._guard = bind, guard
+        self.page = self.page_at(0)
+
+    def page_at(self, port: int) -> PageDoor:
+        return PageDoor(
+            self._bind,
+            port,
             names=[],
             table=self.table,
             keeper=self.keeper,
             changes=self.changes,
-            targets=state / "targets",
-            guard=guard,
+            targets=self.state / "targets",
+            guard=self._guard,
         )
 
 
@@ -126,7 +130,7 @@ def served(state: Path, **options: Any) -> Iterator[Served]:
         service.keeper.open()
         stack.callback(service.door.close)
         service.door.open()
-        stack.callback(service.page.close)
+        stack.callback(lambda: service.page.close())
         service.page.open()
         yield service
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 from tests.cluster.service.rows import submission
@@ -191,6 +192,39 @@ def test_with_many_jobs_a_change_costs_what_it_costs_with_one(browser, service):
     points = "const { points } = await import('./charts.js'); return points().length"
     assert 512 <= browser.run(points) <= 1024
     assert browser.run("return $('list').querySelectorAll('*').length") <= 10 * 100
+
+
+def test_older_jobs_are_shown_when_they_are_asked_for(browser, service):
+    """The newest hundred at first; then there is nothing more to ask for."""
+    for number in range(103):
+        add(service, f"job-{number}")
+    many = "return $('list').children.length"
+    browser.open(service.page.url)
+    browser.until(lambda: browser.run(many) == 100, "the newest jobs")
+    browser.until(lambda: browser.run("return !$('older').hidden"), "that older ones can be asked for")
+    browser.click("older")
+    browser.until(lambda: browser.run(many) == 103, "all jobs")
+    assert browser.run("return [...$('list').children].map((each) => Number(each.dataset.id))") == [*range(103, 0, -1)]
+    assert browser.run("return $('older').hidden")
+
+
+def test_a_page_finds_a_service_again_that_was_away(browser, service):
+    """It says so meanwhile; then it has what happened since, each job once, and the curve of the run as it is now."""
+    job = add(service, state=State.RUNNING)
+    write(service, job, range(1, 10))
+    browser.open(f"{service.page.url}#{job}")
+    browser.until_text("figures", "9")
+    service.page.close()
+    browser.until_text("link", "does not answer")
+    write(service, job, range(10, 78))
+    add(service, "meanwhile")
+    service.page = service.page_at(urlsplit(service.page.url).port)
+    service.page.open()
+    browser.until_text("figures", "77")
+    browser.until_text("list", "meanwhile")
+    assert browser.text("link") == "live"
+    assert browser.run("return $('list').children.length") == 2
+    assert browser.run("const { points } = await import('./charts.js'); return points().length") == 77
 
 
 def test_a_token_is_asked_for_once_and_the_read_only_one_cannot_cancel(browser, tmp_path):
