@@ -333,7 +333,12 @@ def monitor(
     ] = None,
     service: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where a service lists what there is to scrape.", show_default=False),
+        typer.Option(
+            metavar="URL",
+            help="Where a service lists what there is to scrape, as it says at its start: "
+            "http://127.0.0.1:8701/targets.",
+            show_default=False,
+        ),
     ] = None,
     interval: Annotated[
         int, typer.Option(min=1, max=300, metavar="SECONDS", help="Between two scrapes; windows of rules grow with it.")
@@ -342,15 +347,17 @@ def monitor(
 ) -> None:
     """Write what Prometheus and Grafana need to watch runs: configuration, rules, alerts, dashboards."""
     with reported():
+        from thalweg_cluster.commands.monitor import service_of
         from thalweg_cluster.monitoring.files import commands, monitoring_files, write
         from thalweg_cluster.monitoring.rules import Timing
 
+        asked = None if service is None else service_of(service, os.environ)
         whole, scraped = folder.absolute(), (watched or targets()).absolute()
         files = monitoring_files(
             str(scraped),
             str(whole),
             timing=Timing(scrape_s=interval),
-            service=service,
+            service=asked,
             address=address,
         )
         try:

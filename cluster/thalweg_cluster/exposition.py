@@ -1,4 +1,4 @@
-"""Metrics as text, and the little HTTP server that answers with them.
+"""Metrics as text, and the HTTP server that answers with them.
 
 prometheus_client would do both; but it takes several milliseconds to put a thousand series into words, in the process
 that a run waits for. Here what does not change of a line, its name and labels, is put together once.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +18,10 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from thalweg_cluster.monitoring.catalogue import Metric
+from thalweg_cluster.web import Answering, HttpServer
 
 LOOPBACK = "127.0.0.1"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SILENT_S = 10.0
-"""How long somebody who has connected may take to say what he wants."""
 _LINES = 8192
 
 
@@ -105,22 +102,12 @@ def serve(metrics: Callable[[], str], port: int, address: str = LOOPBACK) -> int
     process = CollectorRegistry()
     ProcessCollector(registry=process)
 
-    class Answer(BaseHTTPRequestHandler):
-        timeout = SILENT_S
-
-        def do_GET(self) -> None:
+    class Metrics(Answering):
+        def get(self) -> None:
             known = self.path.partition("?")[0] == "/metrics"
             body = metrics().encode() + generate_latest(process) if known else b"there is nothing but /metrics\n"
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Type", CONTENT_TYPE)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(200 if known else 404, CONTENT_TYPE, body)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing: a scrape is no event."""
-
-    server = ThreadingHTTPServer((address, port), Answer)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, daemon=True, name="thalweg-metrics").start()
-    return int(server.server_port)
+    server = HttpServer(address, port, Metrics, name="thalweg-metrics")
+    server.open()
+    return server.server_port

@@ -32,7 +32,7 @@ from thalweg_proto.shared_memory import MemoryPlan, Vectors
 from thalweg_proto.shares import share
 
 ROWS = 100
-"""Lines of metrics.jsonl in a run, evaluations not counted."""
+"""Lines of metrics.jsonl in a run; those of evaluations, and those there are for the time (account.py), not counted."""
 
 
 SKIPPED_MAX = 10

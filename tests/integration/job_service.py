@@ -1,4 +1,4 @@
-"""The service without Ray: its table, its keeper and its door, with commands and checks that only pretend.
+"""The service without Ray: its table, its keeper and its doors, with commands and checks that only pretend.
 
     python -m tests.integration.job_service STATE PORT
 
@@ -19,6 +19,7 @@ from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.cluster import Seen
 from thalweg_cluster.service.door import JobDoor
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.page.door import PageDoor
 from thalweg_cluster.service.table import JobTable
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.loading import read_table
@@ -103,6 +104,20 @@ class Served:
             guard=guard,
         )
         self.address = f"127.0.0.1:{self.door.port}"
+        self._bind, self._guard = bind, guard
+        self.page = self.page_at(0)
+
+    def page_at(self, port: int) -> PageDoor:
+        return PageDoor(
+            self._bind,
+            port,
+            names=[],
+            table=self.table,
+            keeper=self.keeper,
+            changes=self.changes,
+            targets=self.state / "targets",
+            guard=self._guard,
+        )
 
 
 @contextmanager
@@ -115,6 +130,8 @@ def served(state: Path, **options: Any) -> Iterator[Served]:
         service.keeper.open()
         stack.callback(service.door.close)
         service.door.open()
+        stack.callback(lambda: service.page.close())
+        service.page.open()
         yield service
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        command = [*THALWEG, "serve", "--address", self.address, "--state", str(self.state)]
+        command = [*THALWEG, "serve", "--address", self.address, "--state", str(self.state), "--page", "127.0.0.1:0"]
         if "RAY_ADDRESS" not in self.variables:
             command += ["--cpus", "2"]
         self.process: Any = subprocess.Popen(
@@ -33,6 +34,7 @@ class Served:
         self.process.lines = []
         self.stack.callback(self.end, self.process)
         until(self.process, "jobs at ")
+        [self.page] = re.findall(r"^page at (\S+),", "".join(self.process.lines), flags=re.MULTILINE)
 
     def end(self, process: Any) -> None:
         """With all jobs; those on a cluster that is there have to be ended first."""

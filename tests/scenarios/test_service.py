@@ -106,6 +106,11 @@ def test_what_a_person_gets_wrong_is_answered_with_exit_status_2(service, job):
     taken = service.command("serve", "--address", service.address, "--state", other, status=2)
     assert f"--address: expected an address that is free on this machine; found {service.address}" in taken
     shutil.rmtree(other)
+    page = service.page.split("/")[2]
+    taken = service.command("serve", "--address", "127.0.0.1:0", "--page", page, "--state", other, status=2)
+    assert f"--page: expected an address that is free on this machine; found {page}: Address already in use" in taken
+    assert "--page off leaves the page out" in taken
+    shutil.rmtree(other)
     used = service.command("serve", "--address", "127.0.0.1:0", "--state", str(service.state), status=2)
     assert "--state: expected a folder of its own; found" in used
     assert f"(process {service.process.pid})" in used
@@ -113,6 +118,10 @@ def test_what_a_person_gets_wrong_is_answered_with_exit_status_2(service, job):
         "serve", "--address", "0.0.0.0:0", "--state", other, status=2, THALWEG_TOKEN="", THALWEG_READ_TOKEN=""
     )
     assert "refused to listen on 0.0.0.0: expected a token and TLS" in beyond
+    shutil.rmtree(other)
+    words = ("serve", "--address", "127.0.0.1:0", "--state", other)
+    beyond = service.command(*words, "--page", "0.0.0.0:0", status=2, THALWEG_TOKEN="", THALWEG_READ_TOKEN="")
+    assert "--page: expected one that may be listened on; found refused to listen on 0.0.0.0" in beyond
     shutil.rmtree(other)
 
 

@@ -17,6 +17,7 @@ class Job:
     why:     what it waits for, e.g. "needs 4 CPUs, 2 free"; "": it does not
     *_s:     times, in seconds since 1970
     worker_seconds: the cost so far
+    steps:   that it is to take, of one that runs
     samples_per_s:  of the newest row of its metrics, or of the whole run, when it has ended
     """
 
@@ -33,6 +34,7 @@ class Job:
     ended_s: float | None
     worker_seconds: float
     step: int | None
+    steps: int | None
     loss: float | None
     samples_per_s: float | None
     folder: str

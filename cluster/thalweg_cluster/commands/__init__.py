@@ -2,5 +2,6 @@
 
 mistakes.py  errors as messages and exit statuses, for all commands
 serve.py     the service
+monitor.py   what Prometheus is told of it
 jobs.py      its clients: submit, jobs, watch, cancel, logs, resume
 """

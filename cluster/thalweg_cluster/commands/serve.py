@@ -14,12 +14,22 @@ from thalweg_proto.errors import InputError, Problem, attempt
 
 MIB = 1 << 20
 FILES_MAX_MIB = 256
+PORT_MAX = (1 << 16) - 1
 
 
 def serve(
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where clients reach it. Port 0: a free one, printed.")
     ] = "127.0.0.1:8700",
+    page: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where browsers reach its page; off: there is none. Default: 127.0.0.1, the port after that of "
+            "--address.",
+            show_default=False,
+        ),
+    ] = None,
     state: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for the table of jobs, and what their runs write.")
     ] = Path("thalweg-state"),
@@ -44,7 +54,8 @@ def serve(
         from thalweg_cluster.security.given import Given, read_given
 
         problems: list[Problem] = []
-        host, port = attempt(problems, lambda: parsed(address)) or ("", 0)
+        host, port = attempt(problems, lambda: parsed("--address", address)) or ("", 0)
+        where = attempt(problems, lambda: page_address(page, port))
         given = attempt(problems, lambda: read_given(os.environ, insecure=insecure)) or Given()
         ray_address = os.environ.get("RAY_ADDRESS") or None
         if ray_address is not None and cpus is not None:
@@ -57,6 +68,7 @@ def serve(
         spec = ServeSpec(
             host=host,
             port=port,
+            page=where,
             state=state,
             cpus=cpus or len(os.sched_getaffinity(0)),
             ray_address=ray_address,
@@ -66,9 +78,17 @@ def serve(
         run(spec, os.environ, Console())
 
 
-def parsed(address: str) -> tuple[str, int]:
-    """Host and port. InputError where `address` is not both."""
+def page_address(given: str | None, port: int) -> tuple[str, int] | None:
+    """Host and port of the page of a service whose clients reach it at `port`; None: there is none. `given`: None where
+    nothing is said. InputError where it is no address."""
+    if given is None:
+        return "127.0.0.1", port + 1 if 0 < port < PORT_MAX else 0
+    return None if given == "off" else parsed("--page", given)
+
+
+def parsed(option: str, address: str) -> tuple[str, int]:
+    """Host and port. InputError where `address`, the value of `option`, is not both."""
     host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        raise InputError([Problem("--address", "HOST:PORT, as in 127.0.0.1:8700", repr(address))])
+    if not (host and colon and port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
+        raise InputError([Problem(option, "HOST:PORT, as in 127.0.0.1:8700", repr(address))])
     return host, int(port)

@@ -6,11 +6,11 @@ Who cannot write it trains all the same: the run says so, and nothing more comes
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from thalweg_cluster.monitoring.targets import Target, addresses, sd_json
+from thalweg_cluster.monitoring.targets import Target, sd_json, targets_in
 
 VARIABLE = "THALWEG_TARGETS"
 CONNECT_S = 1.0
@@ -51,13 +51,20 @@ class Announcement:
             self._path.unlink(missing_ok=True)
 
 
+def announced(folder: Path) -> Iterator[Target]:
+    """What there is to scrape, as the runs say that have written into `folder`."""
+    for file in folder.glob(f"*{SUFFIX}"):
+        with suppress(OSError, ValueError):  # gone meanwhile, or none of ours
+            yield from targets_in(file.read_text())
+
+
 def _is_stale(file: Path) -> bool:
     """Whether nobody answers at any address in it."""
     try:
-        found = addresses(file.read_text())
+        found = targets_in(file.read_text())
     except (OSError, ValueError):  # gone meanwhile, or none of ours
         return False
-    return bool(found) and not any(map(_answers, found))
+    return bool(found) and not any(_answers(target.address) for target in found)
 
 
 def _answers(address: str) -> bool:

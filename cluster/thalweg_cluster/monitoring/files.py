@@ -16,7 +16,7 @@ import yaml
 
 from thalweg_cluster.monitoring.dashboards import dashboards
 from thalweg_cluster.monitoring.docs import metrics_page
-from thalweg_cluster.monitoring.prometheus import grafana_datasource, grafana_provider, prometheus_config
+from thalweg_cluster.monitoring.prometheus import Service, grafana_datasource, grafana_provider, prometheus_config
 from thalweg_cluster.monitoring.rule_tests import rule_tests
 from thalweg_cluster.monitoring.rules import Timing, rule_groups
 
@@ -29,13 +29,13 @@ EXAMPLE_TARGETS: Final = "targets"
 
 
 def monitoring_files(
-    targets: str, folder: str, *, timing: Timing = Timing(), service: str | None = None, address: str = ADDRESS
+    targets: str, folder: str, *, timing: Timing = Timing(), service: Service | None = None, address: str = ADDRESS
 ) -> dict[str, str]:
     """All files, by path below `folder`.
 
     targets: the folder in which runs write what there is to scrape
     folder:  where the files will lie, for Grafana
-    service: the URL at which a service answers with its list of targets
+    service: which lists its targets, too
     address: HOST:PORT at which Prometheus will answer
     """
     files = {

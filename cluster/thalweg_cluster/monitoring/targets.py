@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,9 +64,14 @@ def sd_json(targets: Iterable[Target]) -> str:
     return json.dumps(sd_groups(targets), indent=2) + "\n"
 
 
-def addresses(text: str) -> list[str]:
-    """The addresses in such a text. ValueError where it is none."""
-    groups = json.loads(text)
-    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
-        raise ValueError(f"expected a list of groups of targets; found {text[:80]!r}")
-    return [str(address) for group in groups for address in group.get("targets", ())]
+def targets_in(text: str) -> list[Target]:
+    """The targets in such a text. ValueError where it is none of ours."""
+    try:
+        return [
+            Target(address=address, job=of[JOB], run=of[RUN], process=of[PROCESS], folder=of[FOLDER])
+            for group in json.loads(text)
+            for of in [group["labels"]]
+            for address in group["targets"]
+        ]
+    except (KeyError, TypeError):
+        raise ValueError(f"expected a list of groups of targets; found {text[:80]!r}") from None

@@ -3,6 +3,8 @@
 Rules:
   - It is told; it decides nothing. One thread tells it, others read (`watch`).
   - A line of metrics.jsonl that waits for an evaluation holds up those after it: lines stand in the order of steps.
+  - Who watches a run sees it move: where lines are rare by the count of steps, there is one after a time. Such lines
+    become rarer as the run goes on, so that they are few however long it is.
 """
 
 from __future__ import annotations
@@ -18,10 +20,16 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.evaluation import EvaluationResult, Evaluations
+from thalweg_cluster.server.so_far import so_far
 from thalweg_cluster.server.spec import Row, RunResult, Snapshot
 from thalweg_cluster.server.telemetry import WARM_UP_STEPS, Telemetry
 from thalweg_cluster.step import StepSpec
 from thalweg_proto.messages import Evaluated
+
+ROW_S = 5.0
+"""At most so long after a line there is another one, at first."""
+ROW_SHARE = 1e-3
+"""Of the time so far: later it is this."""
 
 
 class Account:
@@ -58,13 +66,14 @@ class Account:
         self._began = self._warm = 0.0  # perf_counter of version 0 and of the first version after the warm-up
         self._warm_steps = first  # steps that were done by then
         self._began_at: float | None = None  # of version 0, in seconds since 1970
+        self._row_s = 0.0  # perf_counter of the newest row
 
     # What it is told
 
     def begin(self) -> float:
         """Version 0 is about to be there; returns when (perf_counter)."""
         self._began_at = self.telemetry.started_at = time()
-        self._began = self._warm = self.telemetry.published_s = perf_counter()
+        self._began = self._warm = self._row_s = self.telemetry.published_s = perf_counter()
         return self._began
 
     def stepped(
@@ -87,7 +96,9 @@ class Account:
             step = job.steps_done(version)
             if self._warm_steps < self._first + WARM_UP_STEPS <= step:
                 self._warm, self._warm_steps = float(published_s[i]), step
-            if job.has_row(version):
+            at_s = float(published_s[i])
+            if job.has_row(version) or at_s - self._row_s >= max(ROW_S, ROW_SHARE * (at_s - self._began)):
+                self._row_s = at_s
                 self._pending.append((version, self._row(step, loss[i], gradient_norm[i], published_s[i])))
         self._release_rows()
 
@@ -151,6 +162,9 @@ class Account:
             self._changed.wait_for(lambda: not self._running, timeout_s)
             rows, running = tuple(self._rows[rows_seen:]), self._running
         telemetry = self.telemetry
+        if rows:
+            reached = so_far(telemetry, steps=self._step.steps, time_s=perf_counter() - self._began)
+            rows = (*rows[:-1], replace(rows[-1], so_far=reached))
         return Snapshot(
             step=telemetry.steps,
             joined=telemetry.joined,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from thalweg_cluster.checkpoints.saver import SaveSpec
 from thalweg_cluster.security.guard import Guard
@@ -43,6 +44,7 @@ class Row:
     time_s:     since step 0 began
     train_loss: mean loss over the batch, of the newest step
     evaluation: {"loss": ..., "accuracy": ...} where the held-out set was evaluated at this version
+    so_far:     what the attempt has come to (server/so_far.py), in the newest of the rows that were taken at one look
     """
 
     step: int
@@ -52,6 +54,7 @@ class Row:
     gradient_norm: float | None
     samples_per_s: float
     evaluation: dict[str, float | None] | None = None
+    so_far: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,14 +102,14 @@ class Staleness:
 class WorkerTimes:
     """Where the time of one worker's steps went; in `summary` those of the warm-up are left out.
 
-    phase_s, computed: seconds by phase, and microbatches, of all steps
+    phase_s, computed, told: seconds by phase, microbatches, and how many steps, of all steps
     """
 
     PARTS = (*PHASES, "apply")
 
     def __init__(self) -> None:
         self.phase_s = dict.fromkeys(PHASES, 0.0)
-        self.computed = 0
+        self.computed = self.told = 0
         self.steps = self.microbatches = 0
         self._sums_s = dict.fromkeys(self.PARTS, 0.0)
         # Of the steps with microbatches: how many, their time, and the square of a step's mean time for a microbatch,
@@ -122,6 +122,7 @@ class WorkerTimes:
         for phase in PHASES:
             self.phase_s[phase] += float(records[f"{phase}_s"].sum())
         self.computed += int(records["microbatches"].sum())
+        self.told += len(records)
         records = records[records["step"] >= warm]
         self.steps += len(records)
         for part in self.PARTS:

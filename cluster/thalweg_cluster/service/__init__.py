@@ -10,8 +10,9 @@ runner.py    the command of each job that runs, which outlives the service
 attempts.py  what becomes of a job whose command has ended
 keeper.py    the thread that starts, ends and settles jobs
 door.py      the gRPC door: Submit, Get, List, Watch, Cancel, Resume, Logs, and Health
-watching.py  what Watch and Logs tell
+page/        the page, for browsers, and what Prometheus is told
+showing.py   jobs as they are now, for both doors
+watching.py  files that grow, and what Watch and Logs tell of them
 messages.py  jobs as messages
 serve.py     puts all of it together
-commands.py  the commands of the clients
 """

@@ -28,11 +28,12 @@ from thalweg_cluster.reporting.files import METRICS
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.keeper import Changes, Keeper
-from thalweg_cluster.service.messages import STATE_OF, job_message, row_message
+from thalweg_cluster.service.messages import STATE_OF, row_message
 from thalweg_cluster.service.runner import LOG, SUBMITTED
 from thalweg_cluster.service.shipping import check_header, check_size, digest_of, receive, sync_folder
+from thalweg_cluster.service.showing import CANCELLABLE, Showing, wrong_state
 from thalweg_cluster.service.table import JobRow, JobTable, Submission, WrongStateError
-from thalweg_cluster.service.watching import Rows, log_from, newest_row
+from thalweg_cluster.service.watching import Rows, log_from
 from thalweg_proto.errors import InputError, Problem, ProtocolError
 from thalweg_proto.jobs import LIST_DEFAULT, LIST_MAX, PROTOCOL_VERSION, State
 from thalweg_proto.v1 import job_service_pb2 as pb
@@ -89,6 +90,7 @@ class JobDoor:
         """
         self._table = table
         self._keeper = keeper
+        self._showing = Showing(keeper)
         self._checks = checks
         self._nodes = nodes
         self._incoming = incoming
@@ -179,13 +181,13 @@ class JobDoor:
                     raise
                 return self._known(faster, digest)
         self._changes.tell()
-        return pb.SubmitReply(job=self._message(job))
+        return pb.SubmitReply(job=self._showing.message(job))
 
     def _known(self, job: JobRow, digest: str) -> pb.SubmitReply:
         if job.digest != digest:
             details = f"request_id: expected one of its own for each job; found that of job {job.id}, which is another"
             raise RefusedError(Refusal(grpc.StatusCode.ALREADY_EXISTS, details))
-        return pb.SubmitReply(job=self._message(job), repeated_request=True)
+        return pb.SubmitReply(job=self._showing.message(job), repeated_request=True)
 
     def _place(self, folder: Path, job_id: int) -> None:
         """What was submitted comes to the job's folder. Where the table does not get the job after all, the next one
@@ -200,7 +202,7 @@ class JobDoor:
     # The others
 
     def _get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.Job:
-        return self._message(self._job(request.id))
+        return self._showing.message(self._job(request.id))
 
     def _list(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListReply:
         limit = request.limit or LIST_DEFAULT
@@ -210,23 +212,16 @@ class JobDoor:
             raise ProtocolError(f"state: expected a JobState; found {request.state}")
         before = _number("before", request.before) if request.before else None
         jobs = self._table.newest(limit, before, STATE_OF.get(request.state))
-        return pb.ListReply(jobs=[self._message(job) for job in jobs], total=self._table.count())
+        return pb.ListReply(jobs=[self._showing.message(job) for job in jobs], total=self._table.count())
 
     def _cancel(self, request: pb.CancelRequest, context: grpc.ServicerContext) -> pb.Job:
         job = self._job(request.id)
-        now = time()
         try:
-            if job.state is State.QUEUED:
-                try:
-                    job = self._table.change(job.id, State.CANCELLED, ended_s=now, cancelled_s=now)
-                except WrongStateError:  # it was started meanwhile
-                    job = self._table.change(job.id, State.CANCELLING, cancelled_s=now)
-            else:
-                job = self._table.change(job.id, State.CANCELLING, cancelled_s=now)
+            job = self._table.cancel(job.id, time())
         except WrongStateError as error:
-            raise _wrong_state(error.job, "one that waits or runs") from None
+            raise _wrong_state(error.job, CANCELLABLE) from None
         self._changes.tell()
-        return self._message(job)
+        return self._showing.message(job)
 
     def _resume(self, request: pb.ResumeRequest, context: grpc.ServicerContext) -> pb.Job:
         job = self._job(request.id)
@@ -237,7 +232,7 @@ class JobDoor:
         except WrongStateError as error:
             raise _wrong_state(error.job, "one that was cancelled, or has failed") from None
         self._changes.tell()
-        return self._message(job)
+        return self._showing.message(job)
 
     def _watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchReply]:
         job = self._job(request.id)
@@ -250,12 +245,12 @@ class JobDoor:
                 job = self._job(request.id)
                 what = (job.state, job.attempts, self._keeper.why.get(job.id))
                 if what != told and not job.state.ended:
-                    yield pb.WatchReply(job=self._message(job))
+                    yield pb.WatchReply(job=self._showing.message(job))
                     told = what
                 for row in rows.new():
                     yield pb.WatchReply(row=row_message(row))
                 if job.state.ended:
-                    yield pb.WatchReply(job=self._message(job))
+                    yield pb.WatchReply(job=self._showing.message(job))
                     return
                 known = self._changes.wait(known, LOOK_S)
 
@@ -280,12 +275,6 @@ class JobDoor:
         if job is None:
             raise RefusedError(Refusal(grpc.StatusCode.NOT_FOUND, f"id: expected a job of this service; found {text}"))
         return job
-
-    def _message(self, job: JobRow) -> pb.Job:
-        folder = self._keeper.folder(job.id)
-        newest = newest_row(folder / METRICS) if job.state.started else None
-        why = self._keeper.why.get(job.id, "")
-        return job_message(job, why=why, folder=folder, newest=newest, now=time())
 
 
 def storing(answer: Callable[[Any, grpc.ServicerContext], T]) -> Callable[[Any, grpc.ServicerContext], T]:
@@ -358,6 +347,4 @@ def _refused(problems: Sequence[Problem]) -> pb.SubmitReply:
 
 
 def _wrong_state(job: JobRow, expected: str) -> RefusedError:
-    found = "one that is being cancelled" if job.state is State.CANCELLING else f"one that is {job.state.value}"
-    details = f"job {job.id}: expected {expected}; found {found}"
-    return RefusedError(Refusal(grpc.StatusCode.FAILED_PRECONDITION, details))
+    return RefusedError(Refusal(grpc.StatusCode.FAILED_PRECONDITION, wrong_state(job, expected)))

@@ -38,6 +38,7 @@ def job_message(job: JobRow, *, why: str, folder: Path, newest: dict[str, Any] |
         "started_s": job.started_s,
         "ended_s": job.ended_s,
         "step": row.get("step", job.step),
+        "steps": (row.get("so_far") or {}).get("steps"),
         "loss": row.get("train_loss", job.loss),
         "samples_per_s": row.get("samples_per_s", job.samples_per_s),
     }

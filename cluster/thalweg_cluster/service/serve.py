@@ -1,10 +1,11 @@
-"""`thalweg serve`: the table, the Ray cluster, the keeper and the door, put together.
+"""`thalweg serve`: the table, the Ray cluster, the keeper and the doors, put together.
 
 What is under the folder of the state:
 
     jobs.sqlite3    the table of jobs
     jobs/ID/        of each: submitted/ (what came), log.txt, and what a run writes
     incoming/       what arrives
+    targets/        what there is to scrape of the jobs that run
     service.lock    who serves from it
     ray.token       of its own Ray cluster
     ca.pem          the authority of a certificate that was made for the service
@@ -20,7 +21,7 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -29,6 +30,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from thalweg_cluster.launch.announcing import VARIABLE
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.security.guard import Guard, Tls, is_loopback
 from thalweg_cluster.security.tokens import Tokens
@@ -36,12 +38,14 @@ from thalweg_cluster.service.checker import Checker
 from thalweg_cluster.service.cluster import Cluster
 from thalweg_cluster.service.door import JobDoor
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.page.door import PageDoor
 from thalweg_cluster.service.runner import Commands
 from thalweg_cluster.service.table import JobTable
 from thalweg_proto.errors import InputError, Problem, ServerError
 from thalweg_proto.jobs import ADDRESS
 
-TABLE, JOBS, INCOMING, LOCK, CA = "jobs.sqlite3", "jobs", "incoming", "service.lock", "ca.pem"
+TABLE, JOBS, INCOMING, TARGETS = "jobs.sqlite3", "jobs", "incoming", "targets"
+LOCK, CA = "service.lock", "ca.pem"
 RAY_TOKEN = "ray.token"
 
 
@@ -49,6 +53,7 @@ RAY_TOKEN = "ray.token"
 class ServeSpec:
     """
     host, port:  to listen on; port 0: a free one
+    page:        host and port of the page; None: there is none
     state:       folder
     cpus:        of a Ray cluster of our own
     ray_address: of one that is there; None: one of our own
@@ -57,6 +62,7 @@ class ServeSpec:
 
     host: str
     port: int
+    page: tuple[str, int] | None
     state: Path
     cpus: int
     ray_address: str | None
@@ -76,11 +82,12 @@ def serve(spec: ServeSpec, environment: Mapping[str, str], console: Console) -> 
         table = JobTable(state / TABLE)
         stack.callback(table.close)
         _tidy(state, table)
-        guard, ca = _guard(spec, state)
+        guards, ca = _guards(spec, state)
         changes = Changes()
         checker = Checker()
         stack.callback(checker.close)
         variables = {key: value for key, value in environment.items() if key != ADDRESS}
+        variables[VARIABLE] = str(state / TARGETS)
         if spec.ray_address is None:
             variables |= _ray_token(state, environment)
         cluster = Cluster(spec.cpus, spec.ray_address, variables, changes.tell)
@@ -94,10 +101,11 @@ def serve(spec: ServeSpec, environment: Mapping[str, str], console: Console) -> 
             checker=checker,
             cluster=cluster,
             changes=changes,
-            guard=guard,
+            guard=guards[spec.host],
             state=state,
         )
-        # The port is ours: what takes long, and what others see, begins now.
+        page = None if spec.page is None else _page(*spec.page, table, keeper, changes, guards[spec.page[0]], state)
+        # The ports are ours: what takes long, and what others see, begins now.
         stop = _stopped(stack)
         checker.start()
         cluster.open()
@@ -105,7 +113,10 @@ def serve(spec: ServeSpec, environment: Mapping[str, str], console: Console) -> 
         keeper.open()
         stack.callback(door.close)
         door.open()
-        _say(spec, door.port, state, ca, console)
+        if page is not None:
+            stack.callback(page.close)
+            page.open()
+        _say(spec, door.port, page, state, ca, console)
         stop.wait()
         console.print("ending: the jobs that run " + _ends(cluster), highlight=False, soft_wrap=True)
 
@@ -135,11 +146,37 @@ def _door(
             guard=guard,
         )
     except ServerError as error:
-        hint = "give tokens in the environment (README, Doors), or listen on 127.0.0.1"
-        raise InputError([Problem("--address", "one that may be listened on", str(error), hint)]) from None
+        raise _not_allowed("--address", error) from None
     except RuntimeError as error:
         found = f"{spec.host}:{spec.port}: {_why_not_bound(spec.host, spec.port) or error}"
         raise InputError([Problem("--address", "an address that is free on this machine", found)]) from None
+
+
+def _page(
+    host: str, port: int, table: JobTable, keeper: Keeper, changes: Changes, guard: Guard, state: Path
+) -> PageDoor:
+    try:
+        return PageDoor(
+            host,
+            port,
+            names=_names(host),
+            table=table,
+            keeper=keeper,
+            changes=changes,
+            targets=state / TARGETS,
+            guard=guard,
+        )
+    except ServerError as error:
+        raise _not_allowed("--page", error) from None
+    except OSError as error:
+        found = f"{host}:{port}: {error.strerror or error}"
+        hint = "--page 127.0.0.1:0 takes a free port; --page off leaves the page out"
+        raise InputError([Problem("--page", "an address that is free on this machine", found, hint)]) from None
+
+
+def _not_allowed(option: str, error: ServerError) -> InputError:
+    hint = "give tokens in the environment (README, Doors), or listen on 127.0.0.1"
+    return InputError([Problem(option, "one that may be listened on", str(error), hint)])
 
 
 def _why_not_bound(host: str, port: int) -> str | None:
@@ -180,23 +217,28 @@ def _tidy(state: Path, table: JobTable) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _guard(spec: ServeSpec, state: Path) -> tuple[Guard, Path | None]:
-    """What the door asks for, and the authority that clients have to trust; None: they know it, or there is none."""
+def _guards(spec: ServeSpec, state: Path) -> tuple[dict[str, Guard], Path | None]:
+    """What the doors ask for, by the host that they listen on, and the authority that clients have to trust; None: they
+    know it, or there is none."""
     given = spec.given
     any_token = given.token is not None or given.read_token is not None
     tokens = Tokens.of(full=given.token, read=given.read_token) if any_token else None
-    if given.tls is not None or given.insecure or is_loopback(spec.host) or tokens is None:
-        return Guard(tokens=tokens, tls=given.tls, insecure=given.insecure), None
-    return Guard(tokens=tokens, tls=_own_tls(spec.host, state)), state / CA
+    guard = Guard(tokens=tokens, tls=given.tls, insecure=given.insecure)
+    hosts = [spec.host] if spec.page is None else [spec.host, spec.page[0]]
+    beyond = [host for host in hosts if not is_loopback(host)]
+    if given.tls is not None or given.insecure or tokens is None or not beyond:
+        return dict.fromkeys(hosts, guard), None
+    own = replace(guard, tls=_own_tls(beyond, state))
+    return {host: own if host in beyond else guard for host in hosts}, state / CA
 
 
-def _own_tls(host: str, state: Path) -> Tls:
+def _own_tls(hosts: Sequence[str], state: Path) -> Tls:
     """A certificate for the service, made once: its clients go on trusting it when it is started again."""
     from thalweg_cluster.security.certificates import make_certificates, why_no_certificate, why_no_key
 
     certificate, key, ca = (state / name for name in ("certificate.pem", "key.pem", CA))
     names = state / "certificate.names"
-    wanted = " ".join(_names(host))
+    wanted = " ".join(sorted({name for host in hosts for name in _names(host)}))
     if all(path.is_file() for path in (certificate, key, ca, names)) and names.read_text() == wanted:
         tls = Tls(certificate=certificate.read_bytes(), key=key.read_bytes())
         if why_no_certificate(tls.certificate) is None and why_no_key(tls.key, tls.certificate) is None:
@@ -251,13 +293,14 @@ def _stopped(stack: ExitStack) -> threading.Event:
     return stop
 
 
-def _say(spec: ServeSpec, port: int, state: Path, ca: Path | None, console: Console) -> None:
+def _say(spec: ServeSpec, port: int, page: PageDoor | None, state: Path, ca: Path | None, console: Console) -> None:
     where = (
         f"the Ray cluster at {spec.ray_address}" if spec.ray_address else f"a Ray cluster of its own, {spec.cpus} CPUs"
     )
     lines = [
         f"state in {state}, {where}",
         *([f"clients trust {ca}: THALWEG_CA_FILE={ca}"] if ca is not None else []),
+        *([f"page at {page.url}, what there is to scrape at {page.url}targets"] if page is not None else []),
         f"jobs at {spec.host}:{port} (gRPC): thalweg submit JOB.toml --address {spec.host}:{port}",
     ]
     for line in lines:

@@ -117,13 +117,16 @@ class JobTable:
         """The job in another state, with these columns changed, too. WrongStateError where it may not come to that;
         KeyError where there is no such job."""
         with self._changing() as writer:
+            return _changed(writer, _found(writer, job_id), state, values)
+
+    def cancel(self, job_id: int, now_s: float) -> JobRow:
+        """A job that waits is over; of one that runs it is known from now on that it is to end. WrongStateError where
+        it has ended, or was cancelled before; KeyError where there is no such job."""
+        with self._changing() as writer:
             job = _found(writer, job_id)
-            if not job.state.may_become(state):
-                raise WrongStateError(job)
-            changes = {**values, "state": state.value}
-            sets = ", ".join(f"{name} = :{name}" for name in changes)
-            writer.execute(f"UPDATE jobs SET {sets} WHERE id = :id", {**changes, "id": job_id})
-            return _found(writer, job_id)
+            if job.state is State.QUEUED:
+                return _changed(writer, job, State.CANCELLED, {"ended_s": now_s, "cancelled_s": now_s})
+            return _changed(writer, job, State.CANCELLING, {"cancelled_s": now_s})
 
     def get(self, job_id: int) -> JobRow | None:
         row = self._reader.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
@@ -156,6 +159,11 @@ class JobTable:
         count: int = self._reader.execute("SELECT count(*) FROM jobs").fetchone()[0]
         return count
 
+    def count_by_state(self) -> dict[State, int]:
+        """How many jobs are in each state in which there are any."""
+        rows = self._reader.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        return {State(state): count for state, count in rows}
+
     @property
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "reader", None)
@@ -184,6 +192,15 @@ def _found(connection: sqlite3.Connection, job_id: int) -> JobRow:
     if row is None:
         raise KeyError(job_id)
     return _job(row)
+
+
+def _changed(writer: sqlite3.Connection, job: JobRow, state: State, values: dict[str, Any]) -> JobRow:
+    if not job.state.may_become(state):
+        raise WrongStateError(job)
+    changes = {**values, "state": state.value}
+    sets = ", ".join(f"{name} = :{name}" for name in changes)
+    writer.execute(f"UPDATE jobs SET {sets} WHERE id = :id", {**changes, "id": job.id})
+    return _found(writer, job.id)
 
 
 def _job(row: sqlite3.Row) -> JobRow:

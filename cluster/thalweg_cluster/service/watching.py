@@ -10,8 +10,38 @@ from typing import Any
 
 from thalweg_proto.jobs import LOG_BYTES_MAX
 
-NEWEST_BYTES = 4096
-"""A row of the metrics has some hundred."""
+NEWEST_BYTES = 64 << 10
+"""A row of the metrics has some hundred, and some 70 more for each worker."""
+
+
+class Lines:
+    """The lines of a file that grows, each once.
+
+    anew: how often the file was begun anew, as a run does that goes back: then its lines come from the first one on
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._offset = -1, 0
+        self.anew = 0
+
+    def new(self) -> Iterator[bytes]:
+        """Those that were added since the last time. A line that is not whole yet is left for the next."""
+        try:
+            stream = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode or stream.seek(0, 2) < self._offset:
+                self.anew += self._offset > 0
+                self._inode, self._offset = inode, 0
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                yield line
 
 
 class Rows:
@@ -19,29 +49,16 @@ class Rows:
 
     def __init__(self, path: Path, after_step: int = 0) -> None:
         """Only those of steps after `after_step`."""
-        self._path = path
+        self._lines = Lines(path)
         self._step = after_step
-        self._inode, self._offset = -1, 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """Those that were added since the last time. A line that is not whole yet is left for the next."""
-        try:
-            stream = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with stream:
-            inode = _inode(stream.fileno())
-            if inode != self._inode or stream.seek(0, 2) < self._offset:
-                self._inode, self._offset = inode, 0
-            stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
-                self._offset += len(line)
-                row = row_of(line)
-                if row is not None and row["step"] > self._step:
-                    self._step = row["step"]
-                    yield row
+        """Those that were added since the last time."""
+        for line in self._lines.new():
+            row = row_of(line)
+            if row is not None and row["step"] > self._step:
+                self._step = row["step"]
+                yield row
 
 
 def newest_row(path: Path) -> dict[str, Any] | None:
@@ -75,7 +92,3 @@ def log_from(path: Path, offset: int) -> bytes:
             return stream.read(LOG_BYTES_MAX)
     except FileNotFoundError:
         return b""
-
-
-def _inode(fd: int) -> int:
-    return os.fstat(fd).st_ino

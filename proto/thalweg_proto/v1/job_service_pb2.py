@@ -24,47 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thalweg_proto/v1/job_service.proto\x12\nthalweg.v1\"\x80\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.thalweg.v1.JobState\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07workers\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x13\n\x0bsubmitted_s\x18\t \x01(\x01\x12\x16\n\tstarted_s\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x65nded_s\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0eworker_seconds\x18\x0c \x01(\x01\x12\x11\n\x04step\x18\r \x01(\x04H\x02\x88\x01\x01\x12\x11\n\x04loss\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rsamples_per_s\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12\x0e\n\x06\x66older\x18\x10 \x01(\tB\x0c\n\n_started_sB\n\n\x08_ended_sB\x07\n\x05_stepB\x07\n\x05_lossB\x10\n\x0e_samples_per_s\")\n\nFileHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x82\x01\n\x0cSubmitHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.thalweg.v1.FileHeader\x12\x10\n\x08priority\x18\x05 \x01(\x05\"P\n\nSubmitPart\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.thalweg.v1.SubmitHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"G\n\x07Mistake\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"l\n\x0bSubmitReply\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.thalweg.v1.Job\x12%\n\x08mistakes\x18\x02 \x03(\x0b\x32\x13.thalweg.v1.Mistake\x12\x18\n\x10repeated_request\x18\x03 \x01(\x08\"2\n\nGetRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"k\n\x0bListRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.thalweg.v1.JobState\"9\n\tListReply\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.thalweg.v1.Job\x12\r\n\x05total\x18\x02 \x01(\x04\"\x99\x02\n\nMetricsRow\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06time_s\x18\x02 \x01(\x01\x12\x17\n\ntrain_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rgradient_norm\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\rsamples_per_s\x18\x06 \x01(\x01\x12\x16\n\teval_loss\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\reval_accuracy\x18\x08 \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_train_lossB\x10\n\x0e_learning_rateB\x10\n\x0e_gradient_normB\x0c\n\n_eval_lossB\x10\n\x0e_eval_accuracy\"H\n\x0cWatchRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nafter_step\x18\x03 \x01(\x04\"[\n\nWatchReply\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x0f.thalweg.v1.JobH\x00\x12%\n\x03row\x18\x02 \x01(\x0b\x32\x16.thalweg.v1.MetricsRowH\x00\x42\x06\n\x04news\"5\n\rCancelRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"5\n\rResumeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"S\n\x0bLogsRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\x19\n\tLogsReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*x\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0e\n\nCANCELLING\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\x32\x94\x03\n\nJobService\x12;\n\x06Submit\x12\x16.thalweg.v1.SubmitPart\x1a\x17.thalweg.v1.SubmitReply(\x01\x12.\n\x03Get\x12\x16.thalweg.v1.GetRequest\x1a\x0f.thalweg.v1.Job\x12\x36\n\x04List\x12\x17.thalweg.v1.ListRequest\x1a\x15.thalweg.v1.ListReply\x12;\n\x05Watch\x12\x18.thalweg.v1.WatchRequest\x1a\x16.thalweg.v1.WatchReply0\x01\x12\x34\n\x06\x43\x61ncel\x12\x19.thalweg.v1.CancelRequest\x1a\x0f.thalweg.v1.Job\x12\x34\n\x06Resume\x12\x19.thalweg.v1.ResumeRequest\x1a\x0f.thalweg.v1.Job\x12\x38\n\x04Logs\x12\x17.thalweg.v1.LogsRequest\x1a\x15.thalweg.v1.LogsReply0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"thalweg_proto/v1/job_service.proto\x12\nthalweg.v1\"\x9e\x03\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x05state\x18\x03 \x01(\x0e\x32\x14.thalweg.v1.JobState\x12\x0b\n\x03why\x18\x04 \x01(\t\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\x05\x12\x0f\n\x07workers\x18\x07 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\r\x12\x13\n\x0bsubmitted_s\x18\t \x01(\x01\x12\x16\n\tstarted_s\x18\n \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x65nded_s\x18\x0b \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0eworker_seconds\x18\x0c \x01(\x01\x12\x11\n\x04step\x18\r \x01(\x04H\x02\x88\x01\x01\x12\x11\n\x04loss\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\rsamples_per_s\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05steps\x18\x11 \x01(\x04H\x05\x88\x01\x01\x12\x0e\n\x06\x66older\x18\x10 \x01(\tB\x0c\n\n_started_sB\n\n\x08_ended_sB\x07\n\x05_stepB\x07\n\x05_lossB\x10\n\x0e_samples_per_sB\x08\n\x06_steps\")\n\nFileHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"\x82\x01\n\x0cSubmitHeader\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\t\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.thalweg.v1.FileHeader\x12\x10\n\x08priority\x18\x05 \x01(\x05\"P\n\nSubmitPart\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.thalweg.v1.SubmitHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"G\n\x07Mistake\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\x12\x0c\n\x04hint\x18\x04 \x01(\t\"l\n\x0bSubmitReply\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.thalweg.v1.Job\x12%\n\x08mistakes\x18\x02 \x03(\x0b\x32\x13.thalweg.v1.Mistake\x12\x18\n\x10repeated_request\x18\x03 \x01(\x08\"2\n\nGetRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"k\n\x0bListRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x62\x65\x66ore\x18\x03 \x01(\t\x12#\n\x05state\x18\x04 \x01(\x0e\x32\x14.thalweg.v1.JobState\"9\n\tListReply\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.thalweg.v1.Job\x12\r\n\x05total\x18\x02 \x01(\x04\"\x99\x02\n\nMetricsRow\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06time_s\x18\x02 \x01(\x01\x12\x17\n\ntrain_loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rgradient_norm\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x15\n\rsamples_per_s\x18\x06 \x01(\x01\x12\x16\n\teval_loss\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x1a\n\reval_accuracy\x18\x08 \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_train_lossB\x10\n\x0e_learning_rateB\x10\n\x0e_gradient_normB\x0c\n\n_eval_lossB\x10\n\x0e_eval_accuracy\"H\n\x0cWatchRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x12\n\nafter_step\x18\x03 \x01(\x04\"[\n\nWatchReply\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x0f.thalweg.v1.JobH\x00\x12%\n\x03row\x18\x02 \x01(\x0b\x32\x16.thalweg.v1.MetricsRowH\x00\x42\x06\n\x04news\"5\n\rCancelRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"5\n\rResumeRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\"S\n\x0bLogsRequest\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"\x19\n\tLogsReply\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*x\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0e\n\nCANCELLING\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\x32\x94\x03\n\nJobService\x12;\n\x06Submit\x12\x16.thalweg.v1.SubmitPart\x1a\x17.thalweg.v1.SubmitReply(\x01\x12.\n\x03Get\x12\x16.thalweg.v1.GetRequest\x1a\x0f.thalweg.v1.Job\x12\x36\n\x04List\x12\x17.thalweg.v1.ListRequest\x1a\x15.thalweg.v1.ListReply\x12;\n\x05Watch\x12\x18.thalweg.v1.WatchRequest\x1a\x16.thalweg.v1.WatchReply0\x01\x12\x34\n\x06\x43\x61ncel\x12\x19.thalweg.v1.CancelRequest\x1a\x0f.thalweg.v1.Job\x12\x34\n\x06Resume\x12\x19.thalweg.v1.ResumeRequest\x1a\x0f.thalweg.v1.Job\x12\x38\n\x04Logs\x12\x17.thalweg.v1.LogsRequest\x1a\x15.thalweg.v1.LogsReply0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thalweg_proto.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1771
-  _globals['_JOBSTATE']._serialized_end=1891
+  _globals['_JOBSTATE']._serialized_start=1801
+  _globals['_JOBSTATE']._serialized_end=1921
   _globals['_JOB']._serialized_start=51
-  _globals['_JOB']._serialized_end=435
-  _globals['_FILEHEADER']._serialized_start=437
-  _globals['_FILEHEADER']._serialized_end=478
-  _globals['_SUBMITHEADER']._serialized_start=481
-  _globals['_SUBMITHEADER']._serialized_end=611
-  _globals['_SUBMITPART']._serialized_start=613
-  _globals['_SUBMITPART']._serialized_end=693
-  _globals['_MISTAKE']._serialized_start=695
-  _globals['_MISTAKE']._serialized_end=766
-  _globals['_SUBMITREPLY']._serialized_start=768
-  _globals['_SUBMITREPLY']._serialized_end=876
-  _globals['_GETREQUEST']._serialized_start=878
-  _globals['_GETREQUEST']._serialized_end=928
-  _globals['_LISTREQUEST']._serialized_start=930
-  _globals['_LISTREQUEST']._serialized_end=1037
-  _globals['_LISTREPLY']._serialized_start=1039
-  _globals['_LISTREPLY']._serialized_end=1096
-  _globals['_METRICSROW']._serialized_start=1099
-  _globals['_METRICSROW']._serialized_end=1380
-  _globals['_WATCHREQUEST']._serialized_start=1382
-  _globals['_WATCHREQUEST']._serialized_end=1454
-  _globals['_WATCHREPLY']._serialized_start=1456
-  _globals['_WATCHREPLY']._serialized_end=1547
-  _globals['_CANCELREQUEST']._serialized_start=1549
-  _globals['_CANCELREQUEST']._serialized_end=1602
-  _globals['_RESUMEREQUEST']._serialized_start=1604
-  _globals['_RESUMEREQUEST']._serialized_end=1657
-  _globals['_LOGSREQUEST']._serialized_start=1659
-  _globals['_LOGSREQUEST']._serialized_end=1742
-  _globals['_LOGSREPLY']._serialized_start=1744
-  _globals['_LOGSREPLY']._serialized_end=1769
-  _globals['_JOBSERVICE']._serialized_start=1894
-  _globals['_JOBSERVICE']._serialized_end=2298
+  _globals['_JOB']._serialized_end=465
+  _globals['_FILEHEADER']._serialized_start=467
+  _globals['_FILEHEADER']._serialized_end=508
+  _globals['_SUBMITHEADER']._serialized_start=511
+  _globals['_SUBMITHEADER']._serialized_end=641
+  _globals['_SUBMITPART']._serialized_start=643
+  _globals['_SUBMITPART']._serialized_end=723
+  _globals['_MISTAKE']._serialized_start=725
+  _globals['_MISTAKE']._serialized_end=796
+  _globals['_SUBMITREPLY']._serialized_start=798
+  _globals['_SUBMITREPLY']._serialized_end=906
+  _globals['_GETREQUEST']._serialized_start=908
+  _globals['_GETREQUEST']._serialized_end=958
+  _globals['_LISTREQUEST']._serialized_start=960
+  _globals['_LISTREQUEST']._serialized_end=1067
+  _globals['_LISTREPLY']._serialized_start=1069
+  _globals['_LISTREPLY']._serialized_end=1126
+  _globals['_METRICSROW']._serialized_start=1129
+  _globals['_METRICSROW']._serialized_end=1410
+  _globals['_WATCHREQUEST']._serialized_start=1412
+  _globals['_WATCHREQUEST']._serialized_end=1484
+  _globals['_WATCHREPLY']._serialized_start=1486
+  _globals['_WATCHREPLY']._serialized_end=1577
+  _globals['_CANCELREQUEST']._serialized_start=1579
+  _globals['_CANCELREQUEST']._serialized_end=1632
+  _globals['_RESUMEREQUEST']._serialized_start=1634
+  _globals['_RESUMEREQUEST']._serialized_end=1687
+  _globals['_LOGSREQUEST']._serialized_start=1689
+  _globals['_LOGSREQUEST']._serialized_end=1772
+  _globals['_LOGSREPLY']._serialized_start=1774
+  _globals['_LOGSREPLY']._serialized_end=1799
+  _globals['_JOBSERVICE']._serialized_start=1924
+  _globals['_JOBSERVICE']._serialized_end=2328
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ FAILED: JobState
 CANCELLED: JobState
 
 class Job(_message.Message):
-    __slots__ = ("id", "name", "state", "why", "error", "priority", "workers", "attempts", "submitted_s", "started_s", "ended_s", "worker_seconds", "step", "loss", "samples_per_s", "folder")
+    __slots__ = ("id", "name", "state", "why", "error", "priority", "workers", "attempts", "submitted_s", "started_s", "ended_s", "worker_seconds", "step", "loss", "samples_per_s", "steps", "folder")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class Job(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
@@ -57,8 +58,9 @@ class Job(_message.Message):
     step: int
     loss: float
     samples_per_s: float
+    steps: int
     folder: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., why: _Optional[str] = ..., error: _Optional[str] = ..., priority: _Optional[int] = ..., workers: _Optional[int] = ..., attempts: _Optional[int] = ..., submitted_s: _Optional[float] = ..., started_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., worker_seconds: _Optional[float] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., samples_per_s: _Optional[float] = ..., folder: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., why: _Optional[str] = ..., error: _Optional[str] = ..., priority: _Optional[int] = ..., workers: _Optional[int] = ..., attempts: _Optional[int] = ..., submitted_s: _Optional[float] = ..., started_s: _Optional[float] = ..., ended_s: _Optional[float] = ..., worker_seconds: _Optional[float] = ..., step: _Optional[int] = ..., loss: _Optional[float] = ..., samples_per_s: _Optional[float] = ..., steps: _Optional[int] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class FileHeader(_message.Message):
     __slots__ = ("name", "bytes")

@@ -14,7 +14,7 @@ def job(**values):
     usual = {
         "id": "1", "name": "digits", "state": "queued", "why": "needs 4 CPUs, 2 free", "error": "", "priority": 0,
         "workers": 4, "attempts": 0, "submitted_s": 40.0, "started_s": None, "ended_s": None, "worker_seconds": 0.0,
-        "step": None, "loss": None, "samples_per_s": None, "folder": "/state/jobs/1",
+        "step": None, "steps": None, "loss": None, "samples_per_s": None, "folder": "/state/jobs/1",
     }  # fmt: skip
     return Job(**usual | values)
 

@@ -12,7 +12,9 @@ import yaml
 from thalweg_cluster.monitoring.catalogue import METRICS
 from thalweg_cluster.monitoring.docs import metrics_page
 from thalweg_cluster.monitoring.files import commands, committed_files, monitoring_files, write
+from thalweg_cluster.monitoring.prometheus import Service
 from thalweg_cluster.monitoring.rules import Timing, alerts, recordings
+from thalweg_cluster.security.certificates import make_certificates
 
 COMMITTED = Path(__file__).parents[3] / "cluster" / "monitoring"
 needs_promtool = pytest.mark.skipif(
@@ -44,7 +46,10 @@ def test_the_committed_files_are_what_the_code_makes():
 def test_promtool_finds_nothing_wrong_with_configuration_and_rules(tmp_path, seconds):
     """Syntax, expressions, and the unit tests of all rules, whatever the time between two scrapes."""
     timing = Timing(scrape_s=seconds)
-    service = "http://127.0.0.1:8080/targets"
+    (tmp_path / "token").write_text("secret")
+    ca = Path(tmp_path, "ca.pem")
+    ca.write_bytes(make_certificates(["localhost"]).ca or b"")
+    service = Service(url="https://127.0.0.1:8701/targets", token_file=str(tmp_path / "token"), ca_file=str(ca))
     write(tmp_path, monitoring_files(str(tmp_path / "targets"), str(tmp_path), timing=timing, service=service))
     promtool("check", "config", str(tmp_path / "prometheus.yml"))
     assert f"{len(recordings()) + len(alerts())} rules found" in promtool("check", "rules", str(tmp_path / "rules.yml"))
@@ -71,11 +76,16 @@ def test_a_rule_that_is_broken_fails_its_unit_test(tmp_path, group):
 
 def test_prometheus_is_told_where_the_targets_are():
     """The folder of files, and the service where there is one; a bound on the series of a process."""
-    files = monitoring_files("/runs/targets", "/m", timing=Timing(scrape_s=7), service="http://x/targets")
+    files = monitoring_files("/runs/targets", "/m", timing=Timing(scrape_s=7), service=Service(url="http://x/targets"))
     [scraped] = yaml.safe_load(files["prometheus.yml"])["scrape_configs"]
     assert scraped["file_sd_configs"] == [{"files": ["/runs/targets/*.json"], "refresh_interval": "7s"}]
     assert scraped["http_sd_configs"] == [{"url": "http://x/targets", "refresh_interval": "7s"}]
     assert scraped["sample_limit"] == 2000
+    locked = Service(url="https://x/targets", token_file="/t/token", ca_file="/t/ca.pem")
+    [scraped] = yaml.safe_load(monitoring_files("/t", "/m", service=locked)["prometheus.yml"])["scrape_configs"]
+    [asked] = scraped["http_sd_configs"]
+    assert asked["authorization"] == {"type": "Bearer", "credentials_file": "/t/token"}
+    assert asked["tls_config"] == {"ca_file": "/t/ca.pem"}
     [alone] = yaml.safe_load(monitoring_files("/t", "/m")["prometheus.yml"])["scrape_configs"]
     assert "http_sd_configs" not in alone
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from thalweg_cluster.monitoring.targets import Target, addresses, sd_groups, sd_json
+from thalweg_cluster.monitoring.targets import Target, sd_groups, sd_json, targets_in
 
 
 def target(port: int, process: str = "coordinator") -> Target:
@@ -37,12 +37,12 @@ def test_no_targets_are_an_empty_list():
     assert json.loads(sd_json([])) == []
 
 
-def test_addresses_are_read_back():
-    """As they were written; what is no list of targets is refused."""
-    assert addresses(sd_json([target(2), target(1)])) == ["127.0.0.1:1", "127.0.0.1:2"]
-    for text in ("{}", "[1]", "nonsense"):
+def test_targets_are_read_back():
+    """As they were written; what is no list of ours is refused."""
+    assert targets_in(sd_json([target(2), target(1)])) == [target(1), target(2)]
+    for text in ("1", "[1]", '{"a": 1}', '[{"targets": ["a:1"], "labels": {}}]', "nonsense"):
         with pytest.raises(ValueError, match=r"expected a list of groups|Expecting value"):
-            addresses(text)
+            targets_in(text)
 
 
 def test_ten_thousand_jobs_one_after_the_other_leave_as_many_targets_as_go_on():

@@ -9,7 +9,7 @@ from thalweg_cluster.consistency import Verdict
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.telemetry import WARM_UP_STEPS
 from thalweg_cluster.step import StepSpec
-from thalweg_proto.messages import Evaluated
+from thalweg_proto.messages import STEP_DTYPE, Evaluated
 
 BATCH = 8
 
@@ -178,3 +178,39 @@ def test_the_result_tells_what_became_of_pushes_and_what_was_evaluated_last():
     assert (result.staleness, result.duplicates, result.dropped) == ({"mean": 1.5, "max": 3}, 1, 3)
     assert (result.evaluation, result.weights_sha256) == ({"loss": 2.0, "accuracy": 0.5}, "ab12")
     assert (telemetry.evaluation_loss, telemetry.evaluation_accuracy) == (2.0, 0.5)
+
+
+def test_where_rows_are_rare_there_is_one_after_a_time():
+    """Every 100 steps of 10,000; a step takes a second: the fifth and the tenth have a row, and those after an hour are
+    further apart."""
+    run = Run(steps=10_000)
+    run.stepped(1, *map(float, range(1, 13)))
+    assert [row.step for row in run.rows()] == [5, 10]
+    run.stepped(13, *(7200.0 + step for step in range(1, 17)))
+    assert [row.step for row in run.rows()] == [5, 10, 13, 21]
+
+
+def test_the_newest_of_the_rows_taken_at_one_look_has_what_the_run_has_come_to():
+    """By worker, from the begin of the attempt on, warm-up and all; the rows before it have none."""
+    run = Run()
+    told = np.zeros(3, STEP_DTYPE)
+    told["rank"], told["step"], told["microbatches"], told["compute_s"] = 1, range(3), 2, 0.25
+    run.account.telemetry.heard(told)
+    run.account.telemetry.pushed(Verdict.ACCEPTED, staleness=2)
+    run.account.telemetry.pace_s = {0: math.inf, 1: 0.1}
+    run.account.telemetry.checkpoints.saved(2, 0.1)
+    run.stepped(1, 0.1, 0.2)
+    first, newest = run.rows()
+    assert first.so_far is None
+    assert newest.so_far.pop("time_s") > 0
+    assert newest.so_far == {
+        "steps": 100,
+        "workers": {
+            "rank": [1], "steps": [3], "microbatches": [6], "sample_s": [0], "compute_s": [0.75], "push_s": [0],
+            "wait_s": [0], "waited_for_s": [0],
+        },
+        "sits_out": [0],
+        "staleness": {"mean": 2.0, "max": 2},
+        "checkpoints": {"saved": 1, "failed": 0, "skipped": 0, "step": 2},
+        "skipped": 0,
+    }  # fmt: skip

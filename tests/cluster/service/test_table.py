@@ -54,6 +54,23 @@ def test_a_request_makes_one_job(table):
     assert table.count() == 1
 
 
+def test_what_waits_is_cancelled_at_once_what_runs_is_asked_to_end_and_nothing_twice(table):
+    """Each in one change; the counts are those of the states."""
+    for number in range(3):
+        table.add(submission(f"request-{number}"), nowhere)
+    table.change(2, State.RUNNING, started_s=2.0)
+    waited, ran = table.cancel(1, 5.0), table.cancel(2, 6.0)
+    assert (waited.state, waited.ended_s, waited.cancelled_s) == (State.CANCELLED, 5.0, 5.0)
+    assert (ran.state, ran.ended_s, ran.cancelled_s) == (State.CANCELLING, None, 6.0)
+    for job_id, state in ((1, State.CANCELLED), (2, State.CANCELLING)):
+        with pytest.raises(WrongStateError) as refused:
+            table.cancel(job_id, 7.0)
+        assert refused.value.job.state is state
+    with pytest.raises(KeyError):
+        table.cancel(4, 7.0)
+    assert table.count_by_state() == {State.QUEUED: 1, State.CANCELLED: 1, State.CANCELLING: 1}
+
+
 def test_a_job_that_could_not_be_placed_is_not_there(table):
     """What `place` raises is raised, and the id is given to the next one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from thalweg_cluster.service.watching import Rows, log_from, newest_row
+from thalweg_cluster.service.watching import Lines, Rows, log_from, newest_row
 
 
 def line(step: int) -> str:
@@ -40,6 +40,20 @@ def test_a_run_that_goes_back_tells_no_step_twice(tmp_path):
     with file.open("a") as stream:
         stream.writelines(map(line, range(2, 6)))
     assert steps(rows) == [4, 5]
+
+
+def test_lines_of_a_file_that_was_begun_anew_come_from_the_first_one_on(tmp_path):
+    """And it is told that it was; a first file is not one that was begun anew."""
+    file, other = tmp_path / "metrics.jsonl", tmp_path / "part"
+    lines = Lines(file)
+    assert (list(lines.new()), lines.anew) == ([], 0)
+    file.write_text(line(1) + line(2))
+    assert (list(lines.new()), lines.anew) == ([line(1).encode(), line(2).encode()], 0)
+    other.write_text(line(1))
+    other.replace(file)
+    assert (list(lines.new()), lines.anew) == ([line(1).encode()], 1)
+    file.write_text("")
+    assert (list(lines.new()), lines.anew) == ([], 2)
 
 
 def test_rows_before_a_step_are_left_out(tmp_path):

@@ -1,0 +1,44 @@
+"""A real Prometheus asks a service what there is to scrape."""
+
+from __future__ import annotations
+
+import pytest
+from tests.cluster.service.rows import submission
+from tests.integration.job_service import served
+from tests.scenarios.prometheus import needs_prometheus, until, watching
+
+from thalweg_cluster.exposition import serve
+from thalweg_cluster.launch.announcing import Announcement
+from thalweg_cluster.monitoring.targets import Target
+from thalweg_cluster.security.guard import Guard
+from thalweg_cluster.security.tokens import Tokens
+from thalweg_proto.jobs import State
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_prometheus_scrapes_what_the_service_lists_with_the_token_of_a_file(tmp_path, monkeypatch):
+    """As long as the job runs; the labels say which job it is."""
+    token = tmp_path / "token"
+    token.write_text("read\n")
+    monkeypatch.setenv("THALWEG_READ_TOKEN_FILE", str(token))
+    guard = Guard(tokens=Tokens.of(full="full", read="read"))
+    with served(tmp_path / "state", guard=guard) as service:
+        job = service.table.add(submission(), lambda job_id: service.keeper.folder(job_id).mkdir(parents=True))
+        service.runner.alive[service.keeper.folder(job.id)] = None
+        service.table.change(job.id, State.RUNNING, started_s=1.0)
+        port = serve(lambda: "thalweg_step 7\n", 0)
+        target = Target(
+            address=f"127.0.0.1:{port}",
+            job="digits",
+            run="1",
+            process="coordinator",
+            folder=str(service.keeper.folder(job.id)),
+        )
+        Announcement(service.state / "targets", "run-1").write([target])
+        url = f"{service.page.url}targets"
+        with watching(tmp_path / "monitor", tmp_path / "none", "--interval", "1", "--service", url) as prometheus:
+            [(labels, step)] = until(lambda: prometheus.query("thalweg_step"), "a scrape", 60)
+            assert (labels["thalweg_job"], labels["thalweg_process"], step) == ("digits", "coordinator", 7)
+            service.table.change(job.id, State.SUCCEEDED)
+            until(lambda: prometheus.query("up{job='thalweg'}") == [], "that nothing is scraped any more", 60)
