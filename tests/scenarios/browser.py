@@ -28,6 +28,16 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
+    def fresh(self) -> None:
+        """Another tab in place of this one, which knows and says nothing of what was before."""
+        before = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        after = self.driver.current_window_handle
+        self.driver.switch_to.window(before)
+        self.driver.close()
+        self.driver.switch_to.window(after)
+        self.complaints()
+
     def open(self, url: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
         """Of a new page, on a screen of so many pixels, for somebody who wants this color scheme."""
         self.look(size, scheme)
@@ -75,7 +85,8 @@ class Browser:
         return set(self.run("return performance.getEntriesByType('resource').map((e) => new URL(e.name).origin)"))
 
     def complaints(self) -> list[str]:
-        """What the browser has had to complain of: errors of scripts, a policy that was broken, what was not there."""
+        """What the browser has had to complain of since the last time: errors of scripts, a policy that was broken,
+        what was not there."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] != "INFO"]
 
 

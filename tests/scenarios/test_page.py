@@ -29,9 +29,15 @@ new MutationObserver((found) => (window.changes += found.length)).observe(docume
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium_of_all():
     with chromium() as opened:
         yield opened
+
+
+@pytest.fixture
+def browser(chromium_of_all):
+    chromium_of_all.fresh()
+    return chromium_of_all
 
 
 @pytest.fixture
