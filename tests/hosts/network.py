@@ -63,6 +63,7 @@ class Hosts(Sequence[Host]):
         self._cores = [cores[i::count] if own_cores else None for i in range(count)]
         self._hosts: list[Host] = []
         self._blocked: dict[frozenset[Host], list[tuple[Host, str]]] = {}
+        self._links: list[tuple[tuple[Host, str], tuple[Host, str]]] = []  # the two ends of each
         self._stack = ExitStack()
 
     @overload
@@ -85,6 +86,8 @@ class Hosts(Sequence[Host]):
                 )
                 self._plug(host, switch, f"port{i}")
                 self._hosts.append(host)
+            if self.bandwidth_gbit_s is not None:
+                self.limit(self.bandwidth_gbit_s)
             self._stack = stack.pop_all()
         return self
 
@@ -93,7 +96,16 @@ class Hosts(Sequence[Host]):
     ) -> None:
         self._hosts.clear()
         self._blocked.clear()
+        self._links.clear()
         self._stack.close()
+
+    def limit(self, bandwidth_gbit_s: float) -> None:
+        """From now on each host has so much, in each direction."""
+        self.bandwidth_gbit_s = bandwidth_gbit_s
+        bucket = f"root tbf rate {bandwidth_gbit_s * 1e9:.0f}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
+        for link in self._links:
+            for end, device in link:
+                end.run(["tc", "qdisc", "replace", "dev", device, *bucket.split()])
 
     def block(self, a: Host, b: Host, ports: range | None = None) -> None:
         """From now on, each of the two drops what comes from the other, as a firewall does: silently.
@@ -130,10 +142,7 @@ class Hosts(Sequence[Host]):
             f"rule add pref {LOCAL_RULE} lookup local",
             "rule delete pref 0",
         )
-        if self.bandwidth_gbit_s is not None:
-            bucket = f"root tbf rate {self.bandwidth_gbit_s * 1e9:.0f}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
-            for end, device in ((host, INTERFACE), (switch, port)):
-                end.run(["tc", "qdisc", "add", "dev", device, *bucket.split()])
+        self._links.append(((host, INTERFACE), (switch, port)))
 
 
 def _configure(host: Host, *commands: str) -> None:

@@ -76,21 +76,33 @@ class Finished:
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
     """A Ray cluster of 4 CPUs that is there already, with token authentication as `ray start` turns it on."""
+    with ray_head(free_port()) as head:
+        yield head.address
+
+
+def free_port() -> int:
+    """A port of loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def ray_head(port: int) -> Iterator[Any]:
+    """`ray start --head` at a port, once it is there: a process with an `address`."""
     with contextlib.ExitStack() as stack:
         # Short: Ray's sockets lie in it, and their paths have at most 107 bytes.
         folder = tempfile.mkdtemp(prefix="thw")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        address = f"127.0.0.1:{port}"
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
             f"--port={port}", f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={folder}",
             "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
         ]  # fmt: skip
         variables = environment(**GIVE_WAY_TO_NOBODY)
-        head = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
+        head: Any = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+        )
         stack.callback(head.wait)
         stack.callback(head.terminate)
         lines = []
@@ -99,7 +111,8 @@ def ray_address() -> Iterator[str]:
             if "--block" in line or "Ray runtime started" in line:
                 break
         assert head.poll() is None, "".join(lines)
-        yield address
+        head.address = f"127.0.0.1:{port}"
+        yield head
         head.stdout.close()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from time import monotonic, time
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from thalweg_cluster.commands.mistakes import EXIT_INTERRUPTED, reported
+from thalweg_cluster.commands.visible import visible, visible_pieces
 from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.jobs import ADDRESS, LIST_DEFAULT, PRIORITY_MAX, State
 
@@ -148,16 +150,23 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
     address: Address = None,
 ) -> None:
-    """Show what the command of a job has printed."""
+    """Show what the command of a job has printed. On a terminal, control characters of it are shown, and do nothing."""
     with reported(), client_for(address) as client:
         client.get(job)  # what is wrong is told at once
         client.patience_s = AWAY_S
         try:
-            for data in client.logs(job, follow=follow):
+            for data in _shown(client.logs(job, follow=follow)):
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _shown(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """A log as it is; on a terminal, nothing but text."""
+    if not sys.stdout.isatty():
+        return pieces
+    return (piece.encode(sys.stdout.encoding, "backslashreplace") for piece in visible_pieces(pieces))
 
 
 def watch_job(job: tuple[str, str | None], console: Console) -> int:
@@ -205,7 +214,7 @@ def _line(job: Job) -> str:
         text += f" since {datetime.fromtimestamp(job.started_s):%H:%M:%S}, attempt {job.attempts}"
     if job.ended:
         text += f", {job.worker_seconds:,.0f} worker-seconds, in {job.folder} of the service's machine"
-    return f"{text}\n{job.error}" if job.error else text
+    return f"{text}\n{visible(job.error)}" if job.error else text
 
 
 def _row(row: MetricsRow) -> str:

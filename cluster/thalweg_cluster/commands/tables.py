@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from thalweg_cluster.commands.visible import visible
+
 if TYPE_CHECKING:
     from thalweg_cluster.client import Job
 
@@ -49,7 +51,7 @@ def cells(job: Job, now: float) -> tuple[str, ...]:
         "" if job.loss is None else f"{job.loss:.4f}",
         "" if job.samples_per_s is None else f"{job.samples_per_s:,.0f}",
         f"{job.worker_seconds:,.0f}",
-        job.why or job.error.partition("\n")[0],
+        job.why or visible(job.error.partition("\n")[0]),
     )
 
 

@@ -70,14 +70,15 @@ def train(
         folder.write_job(job_to_toml(preparation.job))
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
-        follower = Follower(_start(preparation, folder, given, started_at, targets))
+        coordinator = _start(preparation, folder, given, started_at, targets)
         del preparation  # the coordinator has it: one copy of the data is enough
-        name = read_record(out).name
+        record = read_record(out)
+        follower = Follower(coordinator, record.address)
         try:
             return _to_its_end(follower, out, console)
         finally:
             if targets is not None:  # the coordinator removes its file, where it is not killed before that
-                Announcement(targets, name).remove()
+                Announcement(targets, record.name).remove()
 
 
 def _start(preparation: Preparation, folder: RunFolder, given: Given, started_at: float, targets: Path | None) -> Any:
@@ -138,9 +139,13 @@ def _closed(ended: Ended | None, folder: Path, console: Console) -> int:
 
 
 def _not_alive(folder: Path) -> str:
+    address = read_record(folder).address
+    where = f"on the Ray cluster at {address}"
+    if (why := why_nobody_answers(address)) is not None:
+        where += f", whose control store (GCS) does not answer: {why}. With that Ray loses a cluster, and all on it"
     return (
-        f"the run in {folder} has not ended, and nothing of it is alive. To go on from its newest checkpoint: "
-        f"thalweg resume {folder}"
+        f"the run in {folder} has not ended, and nothing of it is alive {where}. To go on from its newest checkpoint, "
+        f"on a cluster that is there: thalweg resume {folder}"
     )
 
 
@@ -167,7 +172,7 @@ def going_on(folder: Path) -> Iterator[Follower | None]:
             yield None
             return
         with interruptible():
-            yield Follower(coordinator)
+            yield Follower(coordinator, record.address)
     finally:
         ray.shutdown()
 
