@@ -84,7 +84,7 @@ def write_idx(path: Path, array: np.ndarray, cut: int = 0) -> None:
         ("train.backup_workers=2", ["train.backup_workers: expected fewer than cluster.workers (2); found 2"]),
         ("cluster.wire=float16", ["cluster.wire", "bfloat16"]),
         ("cluster.wire_fraction=0.5", ["cluster.wire_fraction", 'belongs to wire "topk"']),
-        ("cluster.engine=jax", ["cluster.engine", "numpy"]),
+        ("cluster.engine=cupy", ["cluster.engine", "numpy"]),
         ("model.depth=3", ["depth"]),
     ],
 )
@@ -200,8 +200,8 @@ MISTAKES = [
     (["train.batch_size=full", "train.microbatches=33", "model.depth=3"], ["train.batch_size", "model.depth"]),
     (["train.batch_size=full", "train.microbatches=33", "data.eval=nowhere.csv", "train.steps=3"], ["nowhere.csv"]),
     # what this version cannot do
-    (["cluster.engine=jax", "cluster.placement=pack"], ["cluster.engine", "cluster.placement"]),
-    (["cluster.engine=jax", "data.train=nowhere.csv", "model.depth=3"], ["jax", "nowhere.csv", "model.depth"]),
+    (["cluster.engine=cupy", "cluster.placement=pack"], ["cluster.engine", "cluster.placement"]),
+    (["cluster.engine=cupy", "data.train=nowhere.csv", "model.depth=3"], ["cupy", "nowhere.csv", "model.depth"]),
 ]
 
 

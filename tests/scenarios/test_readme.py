@@ -46,8 +46,9 @@ OF_THE_SERVICE = ("thalweg serve ", "thalweg submit ")
 )
 def test_commands_of_the_readme_run(session, ray_address, tmp_path):
     """Each command ends with status 0, from the repository's folder, after those that stand before it."""
-    if "torch" in str(session) and find_spec("torch") is None:
-        pytest.skip("needs PyTorch: pip install 'thalweg[torch]'")
+    for engine in ("torch", "jax"):
+        if f"{engine}_model" in str(session) and find_spec(engine) is None:
+            pytest.skip(f"needs the extra {engine}: pip install 'thalweg[{engine}]'")
     for command in session:
         words = command.replace("/tmp/digits", str(tmp_path / "digits")).split()
         out = ["--out", str(tmp_path / "out")] if words[1] == "train" and "--out" not in words else []
@@ -128,7 +129,7 @@ def test_the_plan_shown_is_the_plan_that_is_carried_out():
 def test_the_model_shown_is_the_model_that_runs():
     """The README's models are files of cluster/jobs to the letter."""
     shown = [text for language, text in BLOCKS if language == "python" and "def build" in text]
-    for text, name in zip(shown, ("my_model.py", "torch_model.py"), strict=True):
+    for text, name in zip(shown, ("my_model.py", "torch_model.py", "jax_model.py"), strict=True):
         assert text in Path(REPOSITORY, "cluster/jobs", name).read_text()
 
 

@@ -173,10 +173,10 @@ def _check_ledger(job: Job) -> list[Problem]:
 def check_supported(draft: Draft) -> list[Problem]:
     """What a job file may say that this version cannot run yet."""
     job = draft.job
-    engines = '"numpy", "torch" or "emulated" in this version'
+    engines = '"numpy", "torch", "jax" or "emulated" in this version'
     no_gpu = "0 in this version, whose engines use no GPU"
     found = (
-        ("cluster.engine", job.cluster.engine, ("numpy", "torch", "emulated"), engines),
+        ("cluster.engine", job.cluster.engine, ("numpy", "torch", "jax", "emulated"), engines),
         ("cluster.gpus_per_worker", job.cluster.gpus_per_worker, (0,), no_gpu),
     )
     return [

@@ -1,7 +1,7 @@
 """Gradient engines: what computes loss and gradient of one microbatch.
 
-`protocol.py` says what an engine is; `torch_model.py` is what a module of PyTorch is to a job; each other file is an
-engine. Those of other frameworks are imported when a job asks for them.
+`protocol.py` says what an engine is; `torch_model.py` and `jax_model.py` are what a user's model in these is to a job;
+`*_engine.py` and `emulated.py` are engines. Those of other frameworks are imported when a job asks for them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.models import Model, ModelSource, check_model
 
 if TYPE_CHECKING:
+    from thalweg_worker.engines.jax_model import JaxModel
     from thalweg_worker.engines.torch_model import TorchModel
 
 __all__ = ["GradientEngine", "check_for", "make_engine", "model_for", "with_faults"]
 
-EXTRAS: Mapping[str, str] = {"torch": "torch"}
+EXTRAS: Mapping[str, str] = {"torch": "torch", "jax": "jax"}
 """The module that an engine needs, which the extra of the engine's name installs."""
 
 
-def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Model | TorchModel:
+def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Model | TorchModel | JaxModel:
     """The job's model as its engine takes it.
 
     engine: its name in the job file
@@ -46,12 +47,16 @@ def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Mo
         from thalweg_worker.engines.torch_model import TorchModel
 
         return TorchModel.build(source, spec, seed)
+    if engine == "jax":
+        from thalweg_worker.engines.jax_model import JaxModel
+
+        return JaxModel.build(source, spec, seed)
     return source.build(spec)
 
 
 def check_for(engine: str, model: Any, spec: DataSpec, sample_batch: Batch, rng: np.random.Generator) -> list[Problem]:
     """Every mistake of a model from `model_for` that shows on one batch: see `check_model`. Raises nothing."""
-    if engine == "torch":
+    if engine in EXTRAS:
         problems: list[Problem] = model.check(sample_batch)
         return problems
     return check_model(model, spec, sample_batch, rng)
@@ -71,4 +76,8 @@ def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | N
         from thalweg_worker.engines.torch_engine import TorchEngine
 
         return TorchEngine(model)
-    raise ValueError(f'expected the engine "numpy", "torch" or "emulated"; found {name!r}')
+    if name == "jax":
+        from thalweg_worker.engines.jax_engine import JaxEngine
+
+        return JaxEngine(model)
+    raise ValueError(f'expected the engine "numpy", "torch", "jax" or "emulated"; found {name!r}')

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.engines.memory import unguarded
 from thalweg_worker.models import ModelSource, Parameters
-from thalweg_worker.models.checks import parameter_problems
+from thalweg_worker.models.checks import expected_output, parameter_problems
 from thalweg_worker.models.tracebacks import indented, summary, user_traceback
 
 Loss = Callable[[Any, Any], Any]
@@ -107,13 +108,10 @@ class TorchModel:
         return self._loss_problems(loss) or [*self._unused(loss), *self._changed(before)]
 
     def _output_problems(self, output: Any, samples: int) -> list[Problem]:
-        spec = self.spec
-        classify = spec.task == "classification"
-        expected = (samples, *((spec.classes,) if classify else spec.target_shape))
+        what, expected = expected_output(self.spec, samples)
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
         if shape == expected:
             return []
-        what = "scores of shape (n, classes)" if classify else "predictions of shape (n, *target_shape)"
         return [Problem(f"{self._field}: output", f"{what} = {expected}", _describe(output))]
 
     def _loss_problems(self, loss: Any) -> list[Problem]:
@@ -156,16 +154,5 @@ def _describe(value: Any) -> str:
 
 
 def tensor(array: NDArray[Any]) -> Any:
-    """A tensor on the same memory. A read-only array becomes one, too, which nobody may write to."""
-    if array.flags.writeable:
-        return torch.from_numpy(array)
-    # PyTorch knows no read-only tensor, and would warn of it each time.
-    pointer: Any = array.__array_interface__ | {"data": (array.ctypes.data, False)}
-    view = np.asarray(_Memory(pointer, array))
-    return torch.from_numpy(view)
-
-
-class _Memory:
-    def __init__(self, interface: dict[str, Any], owner: NDArray[Any]) -> None:
-        self.__array_interface__ = interface
-        self._owner = owner
+    """A tensor on the same memory; of a read-only array, too, and nobody may write to that."""
+    return torch.from_numpy(unguarded(array))

@@ -99,16 +99,21 @@ def _loss_problems(model: Model, params: Mapping[str, Any], batch: Batch) -> lis
     ]
 
 
+def expected_output(data_spec: DataSpec, samples: int) -> tuple[str, tuple[int, ...]]:
+    """What a model is to give for so many samples, in words and as a shape."""
+    if data_spec.task == "classification":
+        return "scores of shape (n, classes)", (samples, data_spec.classes)
+    return "predictions of shape (n, *target_shape)", (samples, *data_spec.target_shape)
+
+
 def _predict_problems(model: Predictor, params: Mapping[str, Any], batch: Batch, data_spec: DataSpec) -> list[Problem]:
     scores, problems = _call(model, "predict", lambda: ad.forward(model.predict)(params, batch.x))
     if problems:
         return problems
-    classify = data_spec.task == "classification"
-    expected = (len(batch.x), *((data_spec.classes,) if classify else data_spec.target_shape))
+    what, expected = expected_output(data_spec, len(batch.x))
     shape = getattr(scores, "shape", None)
     if shape == expected:
         return []
-    what = "scores of shape (n, classes)" if classify else "predictions of shape (n, *target_shape)"
     found = f"a {type(scores).__name__}" if shape is None else f"shape {shape}"
     return [Problem(_field(model, "predict"), f"{what} = {expected}", found)]
 

@@ -1,4 +1,4 @@
-"""A user's module of PyTorch, unchanged: against a plain loop of PyTorch, on any number of workers."""
+"""A user's model in another framework, unchanged: against a plain loop of it, on any number of workers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.scenarios.conftest import REPOSITORY
 
 from thalweg_proto.job import load_job
 from thalweg_worker.batches import BatchSource
 from thalweg_worker.datasets import load_dataset
 from thalweg_worker.sampler import Sampler
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("torch") is None, reason="needs PyTorch: pip install 'thalweg[torch]'"),
-]
+pytestmark = pytest.mark.slow
+
+
+def needs(engine: str) -> pytest.MarkDecorator:
+    why = f"needs the extra {engine}: pip install 'thalweg[{engine}]'"
+    return pytest.mark.skipif(find_spec(engine) is None, reason=why)
+
 
 NET = """
 from torch import nn
@@ -52,6 +56,7 @@ def plain_loop(job) -> dict[str, np.ndarray]:
     return {name: parameter.detach().numpy() for name, parameter in net.named_parameters()}
 
 
+@needs("torch")
 def test_a_module_is_trained_as_a_plain_loop_does_on_any_number_of_workers(train, job, tmp_path):
     """After 100 steps the weights are those of PyTorch alone, but for rounding; and to the bit those of 1, 2 and 4
     workers."""
@@ -68,6 +73,7 @@ def test_a_module_is_trained_as_a_plain_loop_does_on_any_number_of_workers(train
         assert np.linalg.norm(found[name] - array) <= 1e-5 * np.linalg.norm(array), name
 
 
+@needs("torch")
 def test_a_mistake_of_a_module_is_told_before_anything_starts(train, tmp_path):
     """In the words of train, with exit status 2."""
     (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build(data_spec):\n    return nn.Linear(8, 10)\n")
@@ -75,3 +81,17 @@ def test_a_mistake_of_a_module_is_told_before_anything_starts(train, tmp_path):
     assert refused.status == 2
     assert "model.use (Linear): output: expected scores of shape (n, classes) = (4, 10)" in refused.output
     assert not (refused.folder / "summary.json").exists()
+
+
+@needs("jax")
+def test_functions_of_jax_learn_to_the_same_bits_on_any_number_of_workers(train):
+    """The model of the README."""
+    use = f'model={{use="{REPOSITORY / "cluster/jobs/jax_model.py"}:build"}}'
+    runs = [
+        train(use, "train.steps=100", 'cluster.engine="jax"', f"cluster.workers={workers}", out=f"out{workers}")
+        for workers in (1, 3)
+    ]
+    assert [run.status for run in runs] == [0, 0], runs[0].output
+    assert len({run.summary["weights_sha256"] for run in runs}) == 1
+    assert runs[0].summary["eval"]["accuracy"] > 0.9
+    assert set(load_file(runs[0].folder / "weights.safetensors")) == {"hidden.b", "hidden.w", "last.b", "last.w"}

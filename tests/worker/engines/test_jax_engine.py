@@ -1,0 +1,240 @@
+"""The engine of JAX, against JAX itself."""
+
+from __future__ import annotations
+
+import mmap
+import textwrap
+
+import numpy as np
+import pytest
+
+from thalweg_proto.errors import InputError
+from thalweg_proto.layout import Layout
+from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.engines import check_for, make_engine, model_for
+from thalweg_worker.models import ModelSource, UserFile, initial_parameters
+
+pytestmark = pytest.mark.compare
+
+CLASSES = DataSpec(input_shape=(5,), task="classification", classes=3)
+NUMBERS = DataSpec(input_shape=(5,), task="regression")
+NET = """
+class Net:
+    def __init__(self, rate):
+        self.rate = rate
+
+    def init(self, key):
+        first, second = jax.random.split(key)
+        return {"layers": [{"kernel": jax.random.normal(first, (5, 8)), "bias": jnp.zeros(8)},
+                           {"kernel": jax.random.normal(second, (8, 3)), "bias": jnp.zeros(3)}]}
+
+    def predict(self, params, x, key=None):
+        first, second = params["layers"]
+        h = jnp.tanh(x @ first["kernel"] + first["bias"])
+        if key is not None and self.rate:
+            h = h * jax.random.bernoulli(key, 1 - self.rate, h.shape) / (1 - self.rate)
+        return h @ second["kernel"] + second["bias"]
+
+    def loss(self, params, batch):
+        scores = jax.nn.log_softmax(self.predict(params, batch.x, batch.key))
+        return -jnp.take_along_axis(scores, batch.y[:, None], axis=1).mean()
+
+def build(spec, rate=0.0):
+    return Net(rate)
+"""
+NAMES = ["layers.0.bias", "layers.0.kernel", "layers.1.bias", "layers.1.kernel"]
+
+
+def source(text: str, **options) -> ModelSource:
+    text = "import jax\nfrom jax import numpy as jnp\n" + textwrap.dedent(text)
+    return ModelSource(use="build", options=options, file=UserFile(path="/jobs/net.py", text=text))
+
+
+def batch(n=6, spec=CLASSES, key=(0, 0, 0)) -> Batch:
+    rng = np.random.default_rng(n)
+    x = rng.normal(size=(n, *spec.input_shape)).astype(np.float32)
+    y = rng.integers(0, 3, n) if spec.task == "classification" else rng.normal(size=n).astype(np.float32)
+    return Batch(x, y, None if key is None else np.array(key, dtype=np.uint64))
+
+
+def trying(text: str, spec=CLASSES, seed=0, skew=0, **options):
+    """Engine, parameters in a vector (as a reader has them), the vector, and room for a gradient; `skew`: by how many
+    elements the vector is off its alignment."""
+    model = model_for("jax", source(text, **options), spec, seed)
+    drawn = initial_parameters(model, seed)
+    layout = Layout.of({name: array.shape for name, array in drawn.items()})
+    memory = np.frombuffer(mmap.mmap(-1, 4 * (layout.size + skew)), dtype=np.float32)[skew:]
+    for name, view in layout.views(memory).items():
+        view[...] = drawn[name]
+    seen = memory.view()
+    seen.flags.writeable = False
+    out = layout.views(np.full(layout.size, np.nan, dtype=np.float32))
+    return make_engine("jax", model, classify=spec.task == "classification"), layout.views(seen), memory, out
+
+
+@pytest.mark.parametrize("skew", [0, 1])
+def test_the_gradient_is_that_of_jax_times_the_weight(skew):
+    """Of another version of the parameters, too, in the memory that was bound once, whatever its alignment."""
+    import jax
+
+    engine, parameters, memory, out = trying(NET, skew=skew)
+    samples = batch()
+    compute = engine.gradient(parameters, samples, weight=0.25, out=out)
+    space: dict = {}
+    exec(source(NET).file.text, space)
+    plain = space["build"](CLASSES)
+    for shift in (0.0, 0.5):
+        memory += np.float32(shift)
+        first, second = ({key: np.array(parameters[f"layers.{i}.{key}"]) for key in ("bias", "kernel")} for i in (0, 1))
+        loss = compute()
+        expected, gradient = jax.value_and_grad(plain.loss)({"layers": [first, second]}, Batch(samples.x, samples.y))
+        assert loss == pytest.approx(float(expected), rel=1e-6)
+        for i, of_layer in enumerate(gradient["layers"]):
+            for key, array in of_layer.items():
+                np.testing.assert_allclose(out[f"layers.{i}.{key}"], 0.25 * array, rtol=2e-5, atol=1e-7)
+
+
+def test_parameters_are_read_in_place_and_named_by_their_paths():
+    engine, parameters, memory, out = trying(NET)
+    assert list(parameters) == NAMES
+    assert all(
+        leaf.unsafe_buffer_pointer() == parameters[name].ctypes.data
+        for leaf, name in zip(engine._leaves(parameters), NAMES, strict=True)
+    )
+    before = memory.copy()
+    engine.gradient(parameters, batch(), weight=1.0, out=out)()
+    assert (memory == before).all()
+
+
+def test_hooks_are_called_before_reading_and_once_all_is_final():
+    engine, parameters, _, out = trying(NET)
+    calls = []
+
+    def ready(name, first):
+        assert first == 0
+        assert np.isfinite(out[name]).all()
+        calls.append(name)
+
+    def read(name, end):
+        assert end == parameters[name].size
+        assert all(np.isnan(array).all() for array in out.values())
+        calls.append(name)
+
+    engine.gradient(parameters, batch(), weight=1.0, out=out, before_read=read, on_ready=ready)()
+    assert sorted(calls[:4]) == sorted(calls[4:]) == NAMES
+
+
+def test_what_is_random_follows_from_seed_step_and_microbatch():
+    """Whatever was drawn between, and in another process's engine."""
+    engine, parameters, _, out = trying(NET, rate=0.5)
+    results = {}
+    for key in ((0, 1, 2), (0, 1, 3), (0, 2, 2), (1, 1, 2), (0, 1, 2)):
+        engine.gradient(parameters, batch(key=key), weight=1.0, out=out)()
+        results.setdefault(key, set()).add(out["layers.1.kernel"].tobytes())
+    assert all(len(found) == 1 for found in results.values())
+    assert len(set.union(*results.values())) == 4
+    other, same, _, room = trying(NET, rate=0.5)
+    other.gradient(same, batch(key=(0, 1, 2)), weight=1.0, out=room)()
+    assert room["layers.1.kernel"].tobytes() in results[0, 1, 2]
+
+
+def test_an_evaluation_drops_nothing_out_and_counts_hits():
+    engine, parameters, _, _ = trying(NET, rate=0.9)
+    samples = batch(50, key=None)
+    found = engine.evaluate(parameters, samples)
+    hidden = np.tanh(samples.x @ parameters["layers.0.kernel"] + parameters["layers.0.bias"])
+    scores = hidden @ parameters["layers.1.kernel"] + parameters["layers.1.bias"]
+    assert found.correct == np.count_nonzero(scores.argmax(axis=1) == samples.y)
+    log_sum = np.log(np.exp(scores).sum(axis=1))
+    assert found.loss_sum == pytest.approx(float((log_sum - scores[np.arange(50), samples.y]).sum()), rel=1e-5)
+
+
+def test_a_pair_of_functions_and_regression():
+    engine, parameters, _, out = trying(
+        """
+        def build(spec):
+            return (
+                lambda key: (jax.random.normal(key, (5,)), jnp.ones(())),
+                lambda params, batch: jnp.abs(batch.x @ params[0] + params[1] - batch.y).mean(),
+            )
+        """,
+        spec=NUMBERS,
+    )
+    assert list(parameters) == ["0", "1"]
+    samples = batch(spec=NUMBERS)
+    loss = engine.gradient(parameters, samples, weight=1.0, out=out)()
+    expected = np.abs(samples.x @ parameters["0"] + parameters["1"] - samples.y).mean()
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert engine.evaluate(parameters, samples) == (pytest.approx(6 * loss, rel=1e-5), -1)
+
+
+def test_the_seed_fixes_what_init_draws():
+    draws = [
+        initial_parameters(model_for("jax", source(NET), CLASSES, seed), seed)["layers.0.kernel"] for seed in (7, 7, 8)
+    ]
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
+
+
+W = 'lambda key: {"w": jnp.ones((5, 3))}'
+MISTAKES = {
+    "init raises": ("lambda key: 1 / 0, lambda p, b: 0", ["init: expected no exception", "ZeroDivisionError"]),
+    "no parameters": ("lambda key: {}, lambda p, b: 0", ["at least one parameter", "a tree without leaves"]),
+    "integers": (
+        'lambda key: {"w": jnp.ones(3, jnp.int32), "n": 3}, lambda p, b: 0',
+        ["w: an array of dtype float32; found int32", "n: an array of dtype float32; found a int", "eqx.partition"],
+    ),
+    "not finite": ('lambda key: {"w": jnp.full(3, jnp.nan)}, lambda p, b: 0', ["w finite", "3 of 3 elements"]),
+    "two of one name": (
+        'lambda key: {"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}, lambda p, b: 0',
+        ["one path with dots", "several to a.b"],
+    ),
+    "loss raises": (f"{W}, lambda p, b: b.x @ p['v']", ["loss: expected no exception", "KeyError: 'v'"]),
+    "a loss for each sample": (f"{W}, lambda p, b: (b.x @ p['w']).sum(1)", ["expected a scalar", "shape (6,)"]),
+    "a loss of two": (f"{W}, lambda p, b: ((b.x @ p['w']).sum(), 1.0)", ["expected a scalar", "2 arrays"]),
+    "a loss of nothing": (f"{W}, lambda p, b: b.x.sum()", ["every parameter used, w too"]),
+    "predictions of another shape": (
+        f"{W}, lambda p, b: (b.x @ p['w']).sum(), lambda p, x: x",
+        ["predict: expected scores of shape (n, classes) = (6, 3)", "shape (6, 5)"],
+    ),
+    "predict raises": (
+        f"{W}, lambda p, b: (b.x @ p['w']).sum(), lambda p, x: x @ p['w'].T",
+        ["predict: expected no exception", "TypeError"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("built", "found"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_clear_message(built, found):
+    try:
+        model = model_for("jax", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+        problems = check_for("jax", model, CLASSES, batch(), np.random.default_rng(0))
+    except InputError as error:
+        problems = error.problems
+    said = "\n".join(map(str, problems))
+    assert [words for words in found if words not in said] == [], said
+    assert all(problem.field.startswith("model.use (net.py:build): ") for problem in problems)
+
+
+@pytest.mark.parametrize("built", ["5", "None", "(lambda key: {},)", "(lambda key: {}, 1)"])
+def test_what_has_no_functions_is_refused(built):
+    with pytest.raises(InputError, match=r"expected init\(key\) and loss\(params, batch\)"):
+        model_for("jax", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+
+
+def test_a_built_in_model_is_refused():
+    with pytest.raises(InputError, match=r'expected "FILE.py:FUNCTION", .* found "mlp"'):
+        model_for("jax", ModelSource(use="mlp"), CLASSES, 0)
+
+
+def test_a_jax_that_is_too_old_is_named(monkeypatch):
+    import jax
+
+    monkeypatch.delattr(jax.random, "wrap_key_data")
+    with pytest.raises(InputError, match=r"cluster\.engine: expected JAX 0\.4\.30 or newer; found 0\."):
+        model_for("jax", source(NET), CLASSES, 0)
+
+
+def test_a_good_model_has_no_mistake():
+    model = model_for("jax", source(NET, rate=0.5), CLASSES, 0)
+    assert check_for("jax", model, CLASSES, batch(), np.random.default_rng(0)) == []
