@@ -24,6 +24,7 @@ from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
+from thalweg_proto.errors import StorageError
 
 Announce = Callable[[Mapping[int, int]], None]
 WATCH_S = 0.5
@@ -116,7 +117,11 @@ class Attempts:
                 self._folder.write_ca(run.ca)
             result, error, losses = self._watched(run, on_opened, may_replace, growth)
             if result is not None:
-                self._folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
+                weights = ray.get(run.server.weights.remote())
+                try:
+                    self._folder.write_weights(preparation.layout, weights)
+                except StorageError as failed:  # what the run came to is told all the same
+                    error = f"{error}\n{failed}" if error else str(failed)
         finally:
             with self._lock:
                 self._run = None

@@ -202,7 +202,7 @@ class Leading:
                 may_replace=partial(self._may_replace, failures),
             )
         except ThalwegError:
-            if not record.attempts:
+            if not (record.attempts or self._record.opened):
                 (self._path / RECORD).unlink()  # nothing was started: there is no run
             raise
 

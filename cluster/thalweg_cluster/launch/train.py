@@ -24,7 +24,7 @@ from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.ray_cluster import connect, ray_cluster, why_nobody_answers
 from thalweg_cluster.launch.record import Record, read_record
 from thalweg_cluster.reporting.closing import print_closing
-from thalweg_cluster.reporting.files import RECORD, SUMMARY, RunFolder, read_summary
+from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
@@ -215,7 +215,8 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
     folder, layout = RunFolder(out, preparation.first, replace=False), preparation.layout
     weights = preparation.start(1).parameters
     folder.write_weights(layout, weights)
-    if not (out / SUMMARY).is_file():
+    summary = read_summary(out)
+    if summary is None or summary["state"] == "failed":
         folder.write_job(job_to_toml(preparation.job))
         result = RunResult.of_checkpoint(steps, layout.sha256(weights))
         folder.write_summary(
