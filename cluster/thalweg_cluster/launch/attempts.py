@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from rich.markup import escape
 
 from thalweg_cluster.exposition import LOOPBACK
 from thalweg_cluster.launch.actors import Run, start
@@ -22,6 +21,7 @@ from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.room import Growth, free_cpus
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.reporting.files import RunFolder
+from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.errors import StorageError
@@ -178,7 +178,7 @@ class Attempts:
                 self._announce(_ports(run))
             if snapshot.checkpoint_error != warned:
                 warned = snapshot.checkpoint_error
-                self._journal.say(f"[yellow]warning[/] {escape(warned)}")
+                self._journal.say(warning(warned))
             running = snapshot.running
             if running and not (ends or self._stopping):
                 self._resizes = snapshot.step > 0 and growth.possible(free_cpus)

@@ -38,6 +38,7 @@ from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.launch.scraped import Scraped
 from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
 from thalweg_proto.errors import RunError, ThalwegError
 from thalweg_proto.faults import Plan
@@ -184,7 +185,7 @@ class Leading:
         place = checkpoint_place(preparation.job, self._path)
         checkpoint, refused = newest(open_store(place))
         for reason in refused:
-            self._journal.say(f"[yellow]warning[/] not used: {escape(reason)}")
+            self._journal.say(warning(f"not used: {reason}"))
         if checkpoint is not None and checkpoint.manifest.step > preparation.first:
             preparation = replace(preparation, start=checkpoint.state, first=checkpoint.manifest.step)
         if preparation.first < self._record.first:

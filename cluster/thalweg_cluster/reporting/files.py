@@ -150,14 +150,14 @@ def _lines_until(lines: bytes, step: int) -> bytes:
 
 def steps_published(folder: Path) -> int:
     """How many steps the run in `folder` had published when it ended. InputError where it has not ended."""
-    summary = folder / SUMMARY
-    expected = "the summary of a run that has ended"
+    file, expected = folder / SUMMARY, "the summary of a run that has ended"
     try:
-        steps = json.loads(summary.read_bytes())["steps"]
-    except FileNotFoundError:
-        raise InputError([Problem(str(summary), expected, "no such file")]) from None
+        summary = read_summary(folder)
+        steps = None if summary is None else summary["steps"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError([Problem(str(summary), expected, repr(error))]) from None
+        raise InputError([Problem(str(file), expected, repr(error))]) from None
+    if summary is None:
+        raise InputError([Problem(str(file), expected, "no such file")])
     if not isinstance(steps, int) or steps < 0:
-        raise InputError([Problem(f"{summary}: steps", "a whole number", repr(steps))])
+        raise InputError([Problem(f"{file}: steps", "a whole number", repr(steps))])
     return steps
