@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from thalweg_cluster.commands.jobs import Address, cancel, job_meant, jobs, logs, resume_job, submit, watch_job
 from thalweg_cluster.commands.mistakes import EXIT_INTERRUPTED, reported
@@ -181,9 +180,10 @@ def resume(
             draft, folder, cores, problems, checkpoint=found.checkpoint, with_ledger=ledger, faults=plan
         )
         from thalweg_cluster.launch.train import finished, train
+        from thalweg_cluster.reporting.wording import warning
 
         for reason in found.refused:
-            console.print(f"[yellow]warning[/] not used: {escape(reason)}", highlight=False, soft_wrap=True)
+            console.print(warning(f"not used: {reason}"), highlight=False, soft_wrap=True)
         if finished(preparation, folder, console):
             return
         status = train(

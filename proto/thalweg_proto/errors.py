@@ -6,6 +6,7 @@
         |-- NonFiniteError  a loss, gradient or parameter is NaN or infinite
         |-- WorkerError     a worker raised or died
         |-- ServerError     a server raised or died
+        |-- StorageError    a file of the run cannot be written
         |-- LedgerError     the ledger of samples cannot be written, is damaged or contradicts itself
         `-- ProtocolError   a peer sent what its state or the protocol does not allow
             `-- SpoiltError a message is not what was sent
@@ -75,6 +76,10 @@ class WorkerError(RunError):
 
 class ServerError(RunError):
     """A server raised or died."""
+
+
+class StorageError(RunError):
+    """A file of the run cannot be written."""
 
 
 class LedgerError(RunError):

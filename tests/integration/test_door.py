@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.server import _welcome
-from thalweg_proto import messages
+from thalweg_proto import descriptors, messages
 from thalweg_proto.board import board_bytes
 from thalweg_proto.deal import create_hands
 from thalweg_proto.errors import ProtocolError
@@ -97,6 +97,29 @@ def test_a_worker_learns_what_is_its_own(door):
         door.broadcast(messages.pack_begin())
         assert exchange.meet()
         assert (exchange.microbatches, exchange.chunks) == (range(1, 3), range(2, 5))
+
+
+def test_a_host_may_have_more_workers_than_descriptors_go_with_one_message():
+    """Each worker gets the hands of all others: they come in their order, and none is missing."""
+    workers = descriptors.PACKET_MAX + 50
+    address = f"thalweg-test-{secrets.token_hex(8)}"
+    door = new_door(address, workers=workers, microbatches=workers, chunks=0)
+
+    def admit_one() -> None:
+        while not door.joined:
+            list(door.receive())
+
+    thread = threading.Thread(target=admit_one)
+    thread.start()
+    with join(address, rank=workers - 1) as joined:
+        thread.join()
+        assert len(joined.fds) == connection.MEETING_FDS + workers
+        os.eventfd_read(door._fds[-1])  # a hand is full at first
+        os.eventfd_write(door._fds[-1], 7)
+        assert os.eventfd_read(joined.fds[-1]) == 7
+        for fd in joined.fds:
+            os.close(fd)
+    door.close()
 
 
 @pytest.mark.faults("worker of another job, rank or model", how="Unix socket", expected="refused, reason named")

@@ -27,17 +27,26 @@ steps = 3
 MIB = 1 << 20
 
 
+def run(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A shell script in which `"$@"` is the command on the job, in a namespace of mounts of its own."""
+    (folder / "job.toml").write_text(JOB)
+    command = [sys.executable, "-m", "thalweg_cluster.cli", "train", "job.toml", "--out", "out"]
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env={**os.environ, "COLUMNS": "400"},
+        check=False,
+    )
+
+
 def refused(folder: Path, mount: str) -> str:
     """What the command says, with exit status 2, where `mount` was done before; nothing is left of it."""
-    (folder / "job.toml").write_text(JOB)
-    out = folder / "out"
-    command = [sys.executable, "-m", "thalweg_cluster.cli", "train", str(folder / "job.toml"), "--out", str(out)]
-    shell = ["unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"', "sh", *command]
-    done = subprocess.run(
-        shell, capture_output=True, text=True, timeout=TIMEOUT_S, env={**os.environ, "COLUMNS": "400"}
-    )
+    done = run(folder, f'{mount}; exec "$@"')
     assert done.returncode == 2, done.stdout + done.stderr
-    assert not list(out.glob("*"))
+    assert not list((folder / "out").glob("*"))
     return done.stdout + done.stderr
 
 
@@ -60,3 +69,39 @@ def test_a_folder_that_nobody_may_write_to_is_refused(tmp_path):
     said = refused(tmp_path, f"mount -t tmpfs -o ro tmpfs {tmp_path / 'out'}")
     assert f"--out: expected a folder that can be written; found {tmp_path / 'out'}" in said
     assert "1 mistake; nothing was started" in said
+
+
+@pytest.mark.faults("disk too full for the weights", how="tmpfs of 1 MiB", expected="failed, named; resume writes them")
+def test_a_disk_that_is_too_full_for_the_weights_fails_the_run_by_name(tmp_path):
+    """The file, the bytes that it needs, those that are free, and what to do, with exit status 1; when there is room,
+    `thalweg resume` writes it, and the summary says that all went well."""
+    resume = f"{sys.executable} -m thalweg_cluster.cli resume out"
+    script = f"""
+        mkdir out
+        mount -t tmpfs -o size={MIB} tmpfs out
+        "$@" --set checkpoint.url=file://{tmp_path}/saved && exit
+        echo "exit status $?"
+        cat out/summary.json
+        ls -A out
+        mount -o remount,size={16 * MIB} out
+        {resume}
+        cat out/summary.json
+        wc -c out/weights.safetensors
+    """
+    done = run(tmp_path, script)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    failed, _, resumed = said.partition("finished before: all 3 steps were taken")
+    assert "Traceback" not in said
+    assert "exit status 1" in failed
+    assert '"state": "failed"' in failed
+    [needed, free] = re.findall(
+        r"^\S+/out/weights.safetensors: expected room for ([\d,]+) bytes; found No space left on device, ([\d,]+) "
+        r"bytes free. Make room there; then `thalweg resume \S+/out` goes on from the newest checkpoint, if any$",
+        failed,
+        flags=re.MULTILINE,
+    )[0]
+    assert int(free.replace(",", "")) < MIB < int(needed.replace(",", ""))
+    assert ".part" not in failed, "what did not fit is gone"
+    assert '"state": "succeeded"' in resumed
+    assert f"{needed.replace(',', '')} out/weights.safetensors" in resumed

@@ -31,6 +31,7 @@ from thalweg_cluster.experiments.table import print_results
 from thalweg_cluster.launch.preparation import prepare
 from thalweg_cluster.launch.ray_cluster import ray_cluster
 from thalweg_cluster.launch.train import interruptible
+from thalweg_cluster.reporting.wording import warning
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import Draft, Job, job_to_toml, load_job_text
 
@@ -59,9 +60,9 @@ def scale(draft: Draft, experiment: Experiment, out: Path, console: Console, *, 
     # Our own cluster is made for the most workers. In one that is there already what does not fit fails by itself.
     workers = min(experiment.workers) if address else max(experiment.workers)
     try:
-        with ray_cluster(replace(job.cluster, workers=workers), address) as warning, interruptible():
-            if warning is not None and experiment.compute_ms is None:
-                console.print(f"[yellow]warning[/] {warning}", highlight=False)
+        with ray_cluster(replace(job.cluster, workers=workers), address) as doubt, interruptible():
+            if doubt is not None and experiment.compute_ms is None:
+                console.print(warning(doubt), highlight=False)
             if address is not None:
                 cores = _cpus()
             _runs(experiment, out, ray.get_runtime_context().gcs_address, console, runs)

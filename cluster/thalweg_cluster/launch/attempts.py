@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from rich.markup import escape
 
 from thalweg_cluster.checkpoints import Store
 from thalweg_cluster.exposition import LOOPBACK
@@ -24,8 +23,10 @@ from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.room import Growth, free_cpus
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.reporting.files import RunFolder
+from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
+from thalweg_proto.errors import StorageError
 
 Announce = Callable[[Mapping[int, int]], None]
 WATCH_S = 0.5
@@ -127,7 +128,11 @@ class Attempts:
                 self._folder.write_ca(run.ca)
             result, error, losses = self._watched(run, on_opened, may_replace, growth)
             if result is not None:
-                self._folder.write_weights(preparation.layout, ray.get(run.server.weights.remote()))
+                weights = ray.get(run.server.weights.remote())
+                try:
+                    self._folder.write_weights(preparation.layout, weights)
+                except StorageError as failed:  # what the run came to is told all the same
+                    error = f"{error}\n{failed}" if error else str(failed)
         finally:
             with self._lock:
                 self._run = None
@@ -183,9 +188,9 @@ class Attempts:
             if snapshot.step and not announced:  # by now all have opened
                 announced = True
                 self._announce(_ports(run))
-            for warning in snapshot.warnings:
-                if warning not in warned:
-                    self._journal.say(f"[yellow]warning[/] {escape(warning)}")
+            for each in snapshot.warnings:
+                if each not in warned:
+                    self._journal.say(warning(each))
             warned = snapshot.warnings
             running = snapshot.running
             if running and not (ends or self._stopping):

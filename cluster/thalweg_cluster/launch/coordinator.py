@@ -38,6 +38,7 @@ from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.launch.scraped import Scraped
 from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
 from thalweg_proto.errors import RunError, ThalwegError
 from thalweg_proto.faults import Plan
@@ -188,7 +189,7 @@ class Leading:
         for words, kind, store in stores:
             found, refused = (None, []) if store is None else newest(store, after=preparation.first)
             for reason in refused:
-                self._journal.say(f"[yellow]warning[/] not used: {kind}{escape(reason)}")
+                self._journal.say(warning(f"not used: {kind}{reason}"))
             if found is not None:
                 preparation, source = replace(preparation, start=found.state, first=found.manifest.step), words
         if preparation.first < self._record.first:
@@ -206,7 +207,7 @@ class Leading:
                 may_replace=partial(self._may_replace, failures),
             )
         except ThalwegError:
-            if not record.attempts:
+            if not (record.attempts or self._record.opened):
                 (self._path / RECORD).unlink()  # nothing was started: there is no run
             raise
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 
-from rich.markup import escape
-
 from thalweg_cluster.exposition import LOOPBACK, serve, text
 from thalweg_cluster.launch.announcing import VARIABLE, Announcement
 from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.record import read_record
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.monitoring.targets import Target
+from thalweg_cluster.reporting.wording import warning
 from thalweg_proto.job import load_job
 
 
@@ -47,8 +46,10 @@ class Scraped:
             )
         except OSError as error:
             self._journal.say(
-                f"[yellow]warning[/] Prometheus will not find this run: {escape(str(error))}; {VARIABLE} names another "
-                f"folder for the files that tell it"
+                warning(
+                    f"Prometheus will not find this run: {error}; {VARIABLE} names another folder for the files that "
+                    f"tell it"
+                )
             )
 
     def end(self) -> None:

@@ -24,8 +24,9 @@ from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.ray_cluster import connect, ray_cluster, why_nobody_answers
 from thalweg_cluster.launch.record import Record, read_record
 from thalweg_cluster.reporting.closing import print_closing
-from thalweg_cluster.reporting.files import RECORD, SUMMARY, RunFolder, read_summary
+from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
+from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
 from thalweg_cluster.server.spec import RunResult
 from thalweg_proto.errors import InputError, Problem, RunError
@@ -63,9 +64,9 @@ def train(
     """
     first = preparation.first
     # In this order: Ray, when it connects, puts a handler of its own for SIGTERM.
-    with ray_cluster(preparation.job.cluster, address) as warning, interruptible():
-        if warning is not None:
-            console.print(f"[yellow]warning[/] {warning}", highlight=False)
+    with ray_cluster(preparation.job.cluster, address) as doubt, interruptible():
+        if doubt is not None:
+            console.print(warning(doubt), highlight=False)
         folder = RunFolder(out, first, with_ledger=preparation.ledger is not None)
         folder.write_job(job_to_toml(preparation.job))
         if first:
@@ -215,7 +216,8 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
     folder, layout = RunFolder(out, preparation.first, replace=False), preparation.layout
     weights = preparation.start(1).parameters
     folder.write_weights(layout, weights)
-    if not (out / SUMMARY).is_file():
+    summary = read_summary(out)
+    if summary is None or summary["state"] == "failed":
         folder.write_job(job_to_toml(preparation.job))
         result = RunResult.of_checkpoint(steps, layout.sha256(weights))
         folder.write_summary(

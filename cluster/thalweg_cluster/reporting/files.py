@@ -10,7 +10,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from thalweg_cluster.checkpoints import FileStore
 from thalweg_cluster.server.spec import Row
 from thalweg_proto import faults, ledger
-from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.errors import InputError, Problem, StorageError
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
@@ -55,6 +57,8 @@ class RunFolder:
 
     A run that goes on from a checkpoint keeps the lines of metrics.jsonl up to it. One that begins anew keeps the
     checkpoints of the one before as `checkpoints.previous`: nobody loses them by typing `train` for `resume`.
+
+    What writes raises StorageError where the storage fails; what was there before stays.
     """
 
     def __init__(self, path: Path, first: int = 0, *, replace: bool = True, with_ledger: bool = False) -> None:
@@ -100,10 +104,10 @@ class RunFolder:
 
     def append_rows(self, rows: Iterable[Row]) -> None:
         """A line of metrics.jsonl for each row."""
-        lines = [json.dumps(dataclasses.asdict(row)) + "\n" for row in rows]
-        if lines:
-            with (self.path / METRICS).open("a") as stream:
-                stream.writelines(lines)
+        data = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows).encode()
+        if data:
+            with self._storing(METRICS, data), (self.path / METRICS).open("ab") as stream:
+                stream.write(data)
 
     def write_weights(self, layout: Layout, flat: NDArray[np.float32]) -> None:
         """The parameters by name; `flat` has shape (layout.size,)."""
@@ -116,12 +120,19 @@ class RunFolder:
         self._write(SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
     def _write(self, name: str, data: bytes) -> None:
-        part = self.path / f".{name}.part"
-        with part.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self.path / name)
+        with self._storing(name, data):
+            FileStore(self.path).write(name, data)
+
+    @contextmanager
+    def _storing(self, name: str, data: bytes) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            free = shutil.disk_usage(self.path).free
+            raise StorageError(
+                f"{self.path / name}: expected room for {len(data):,} bytes; found {error.strerror}, {free:,} bytes "
+                f"free. Make room there; then `thalweg resume {self.path}` goes on from the newest checkpoint, if any"
+            ) from error
 
 
 def _lines_until(lines: bytes, step: int) -> bytes:
@@ -139,14 +150,14 @@ def _lines_until(lines: bytes, step: int) -> bytes:
 
 def steps_published(folder: Path) -> int:
     """How many steps the run in `folder` had published when it ended. InputError where it has not ended."""
-    summary = folder / SUMMARY
-    expected = "the summary of a run that has ended"
+    file, expected = folder / SUMMARY, "the summary of a run that has ended"
     try:
-        steps = json.loads(summary.read_bytes())["steps"]
-    except FileNotFoundError:
-        raise InputError([Problem(str(summary), expected, "no such file")]) from None
+        summary = read_summary(folder)
+        steps = None if summary is None else summary["steps"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError([Problem(str(summary), expected, repr(error))]) from None
+        raise InputError([Problem(str(file), expected, repr(error))]) from None
+    if summary is None:
+        raise InputError([Problem(str(file), expected, "no such file")])
     if not isinstance(steps, int) or steps < 0:
-        raise InputError([Problem(f"{summary}: steps", "a whole number", repr(steps))])
+        raise InputError([Problem(f"{file}: steps", "a whole number", repr(steps))])
     return steps

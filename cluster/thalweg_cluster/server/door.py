@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from thalweg_proto import messages
+from thalweg_proto import descriptors, messages
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.layout import Layout
 from thalweg_proto.v1 import exchange_pb2
@@ -158,7 +158,7 @@ class Door:
         self._ranks[connection.fileno()] = hello.rank
         self._poll.register(connection, select.POLLIN)
         # Last: whoever knows that the worker is let in may count on it that `broadcast` reaches it.
-        socket.send_fds(connection, [self._welcome(hello.rank).SerializeToString()], list(self._fds))
+        descriptors.send(connection, self._welcome(hello.rank).SerializeToString(), self._fds)
 
     def _checked_hello(self, connection: socket.socket) -> exchange_pb2.Hello:
         _, uid, _ = self._credentials(connection)

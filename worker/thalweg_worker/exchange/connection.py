@@ -7,7 +7,7 @@ import os
 import socket
 from types import TracebackType
 
-from thalweg_proto import messages
+from thalweg_proto import descriptors, messages
 from thalweg_proto.errors import ProtocolError, ServerError
 from thalweg_proto.layout import Layout
 from thalweg_proto.v1 import exchange_pb2
@@ -16,8 +16,6 @@ REPORT_S = 0.25
 """How old a step may get before the server is told of it: each telling costs the workers' cores some time."""
 MEETING_FDS = 6
 """File descriptors that come with a Welcome where the workers meet, and a hand for each of them."""
-_FDS_MAX = 253
-"""So many can be sent at once: SCM_MAX_FD of Linux."""
 
 
 class Connection:
@@ -120,11 +118,11 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
         )
         try:
             connection.sendall(hello.SerializeToString())
-            data, fds, _, _ = socket.recv_fds(connection, messages.MESSAGE_BYTES_MAX, _FDS_MAX)
+            data, fds = descriptors.receive(connection, messages.MESSAGE_BYTES_MAX, _fds_of)
         except ConnectionError as error:
             raise ServerError(f"worker {rank}: the server of this host ended before it let this worker in") from error
         welcome = exchange_pb2.Welcome.FromString(data)
-        if welcome.refused or len(fds) != (MEETING_FDS + welcome.workers if welcome.meet else 1):
+        if welcome.refused or len(fds) != _fds_of(data):
             for fd in fds:
                 os.close(fd)
             raise ProtocolError(f"worker {rank}: the server refused it: {welcome.refused or 'no answer'}")
@@ -132,3 +130,11 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
     except BaseException:
         connection.close()
         raise
+
+
+def _fds_of(welcome: bytes) -> int:
+    """How many descriptors come with a Welcome."""
+    found = exchange_pb2.Welcome.FromString(welcome)
+    if found.refused:
+        return 0
+    return MEETING_FDS + found.workers if found.meet else 1
