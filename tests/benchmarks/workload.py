@@ -125,7 +125,7 @@ def thalweg_job(
             "eval_every": 0,
         },
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers, "engine": engine, **(cluster or {})},
+        "cluster": {"workers": workers, **({} if engine == "numpy" else {"engine": engine}), **(cluster or {})},
         "checkpoint": {"every_steps": 0},
         "metrics": {"port": 0},
     }

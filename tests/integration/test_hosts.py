@@ -172,6 +172,8 @@ def test_block_of_ports_leaves_the_others(hosts: Hosts) -> None:
         hosts.unblock(a, b)
 
 
+@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("gbit_s", [1.0, 0.2])
 def test_bandwidth_is_about_what_is_asked_for(gbit_s: float) -> None:
     """A stream each way at the same time gets about the rate, neither much more (bursts) nor much less (drops)."""
