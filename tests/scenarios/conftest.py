@@ -88,16 +88,20 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def ray_head(port: int) -> Iterator[Any]:
-    """`ray start --head` at a port, once it is there: a process with an `address`."""
+def ray_head(port: int, dashboard_port: int | None = None) -> Iterator[Any]:
+    """`ray start --head` at a port, once it is there: a process with an `address`. With a port for it, it has a
+    dashboard, which takes jobs."""
     with contextlib.ExitStack() as stack:
         # Short: Ray's sockets lie in it, and their paths have at most 107 bytes.
         folder = tempfile.mkdtemp(prefix="thw")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-            f"--port={port}", f"--num-cpus={CPUS}", "--include-dashboard=false", f"--temp-dir={folder}",
-            "--disable-usage-stats", "--no-monitor", "--include-log-monitor=false",
+            f"--port={port}", f"--num-cpus={CPUS}", f"--temp-dir={folder}", "--disable-usage-stats", "--no-monitor",
+            "--include-log-monitor=false", f"--include-dashboard={str(dashboard_port is not None).lower()}",
+            # Each head's agent listens, too, and the port that it takes by default is another one's.
+            f"--dashboard-agent-listen-port={free_port()}",
+            *([] if dashboard_port is None else ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]),
         ]  # fmt: skip
         variables = environment(**GIVE_WAY_TO_NOBODY)
         head: Any = subprocess.Popen(
