@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -114,7 +115,9 @@ class Manifest:
         return Layout.of(dict(self.tensors))
 
     def to_json(self) -> bytes:
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        """With the SHA-256 of what it says, as its last field: a name with a flipped bit is a name, too."""
+        table = asdict(self)
+        return (json.dumps(table | {"sha256": _digest(table)}, indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
@@ -144,7 +147,14 @@ class Manifest:
         if [file.begin for file in manifest.files] != ends[:-1] or ends[-1] != manifest.size:
             ranges = ", ".join(f"[{file.begin}, {file.end})" for file in manifest.files) or "none"
             raise CheckpointError(f"manifest.json: files: expected ranges from 0 to {manifest.size}; found {ranges}")
+        said = fields.take("sha256", str)
+        if said != (found := _digest({key: value for key, value in fields.table.items() if key != "sha256"})):
+            raise CheckpointError(f"manifest.json: sha256: expected {said[:64]} of what it says; found {found}")
         return manifest
+
+
+def _digest(table: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table).encode()).hexdigest()
 
 
 class _Fields:

@@ -241,16 +241,15 @@ def test_a_shard_whose_sum_is_right_is_still_not_trusted(tmp_path):
     assert not canary.exists()
 
 
-@pytest.mark.faults("any byte of a manifest changed", how="hypothesis", expected="refused, or holds together")
+@pytest.mark.faults("any byte of a manifest changed", how="hypothesis", expected="refused, or says the same")
 @given(st.integers(0, 10**6), st.integers(0, 255))
-def test_a_manifest_with_any_byte_changed_is_refused_or_still_holds_together(at, byte):
-    """It never raises anything but CheckpointError, whatever is in it."""
+def test_a_manifest_with_any_byte_changed_is_refused_or_still_says_the_same(at, byte):
+    """It never raises anything but CheckpointError, whatever is in it; between two words any space is as good."""
     data = MANIFEST.to_json()
     at %= len(data)
     changed = data[:at] + bytes([byte]) + data[at + 1 :]
     with contextlib.suppress(CheckpointError):
-        manifest = Manifest.from_json(changed)
-        assert manifest.layout.size == manifest.size
+        assert Manifest.from_json(changed) == MANIFEST
 
 
 @pytest.mark.parametrize(
@@ -267,6 +266,8 @@ def test_a_manifest_with_any_byte_changed_is_refused_or_still_holds_together(at,
         ({"files": []}, r"expected ranges from 0 to 16; found none"),
         ({"files": [{"name": "../x", "sha256": "0" * 64, "names": []}]}, "expected a plain file name; found '../x'"),
         ({"files": ["x"]}, "expected a table; found str"),
+        ({"sha256": None}, "sha256: expected str; found None"),
+        ({"job": "another"}, "sha256: expected [0-9a-f]{64} of what it says; found [0-9a-f]{64}"),
     ],
 )
 def test_what_a_manifest_must_be(change, found):
