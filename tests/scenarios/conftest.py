@@ -254,7 +254,7 @@ def spawn(stack: ExitStack, folder: Path, *arguments: str, **variables: str) -> 
 
 @pytest.fixture
 def endless(started: Callable[..., Any]) -> Any:
-    """The command on a job that does not end by itself, once it has trained for 30 steps."""
+    """The command on a job that does not end by itself, once it has told of a step."""
     return started("train.steps=10000000", "checkpoint.every_steps=20")
 
 
