@@ -1,12 +1,12 @@
 """Gradient engines: what computes loss and gradient of one microbatch.
 
 `protocol.py` says what an engine is; `torch_model.py` and `jax_model.py` are what a user's model in these is to a job;
-`*_engine.py` and `emulated.py` are engines. Those of other frameworks are imported when a job asks for them.
+`foreign.py` is what they have in common; `*_engine.py` and `emulated.py` are engines. Those of other frameworks are
+imported when a job asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GradientEngine", "check_for", "make_engine", "model_for", "with_faults"]
 
-EXTRAS: Mapping[str, str] = {"torch": "torch", "jax": "jax"}
-"""The module that an engine needs, which the extra of the engine's name installs."""
+FRAMEWORKS = ("torch", "jax")
+"""Engines that need the module, and so the extra, of their name."""
 
 
 def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Model | TorchModel | JaxModel:
@@ -38,10 +38,9 @@ def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Mo
 
     InputError where the engine is not installed, or what the user's file builds is no model for it.
     """
-    needed = EXTRAS.get(engine)
-    if needed is not None and find_spec(needed) is None:
+    if engine in FRAMEWORKS and find_spec(engine) is None:
         hint = f"pip install 'thalweg[{engine}]'"
-        found = f'"{engine}", and no module {needed} in this Python'
+        found = f'"{engine}", and no module {engine} in this Python'
         raise InputError([Problem("cluster.engine", "an engine that is installed", found, hint)])
     if engine == "torch":
         from thalweg_worker.engines.torch_model import TorchModel
@@ -56,7 +55,7 @@ def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Mo
 
 def check_for(engine: str, model: Any, spec: DataSpec, sample_batch: Batch, rng: np.random.Generator) -> list[Problem]:
     """Every mistake of a model from `model_for` that shows on one batch: see `check_model`. Raises nothing."""
-    if engine in EXTRAS:
+    if engine in FRAMEWORKS:
         problems: list[Problem] = model.check(sample_batch)
         return problems
     return check_model(model, spec, sample_batch, rng)

@@ -9,7 +9,6 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_worker.batch import Batch
+from thalweg_worker.engines.foreign import random_bytes
 from thalweg_worker.engines.jax_model import JaxModel
 from thalweg_worker.engines.memory import unguarded
 from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
@@ -62,7 +62,8 @@ class JaxEngine:
             leaves = list(bound)
             for i in copied:
                 leaves[i] = jax.numpy.array(parameters[names[i]])
-            loss, gradients = self._compiled(leaves, batch.x, batch.y, _key(batch.key), scale)
+            key = np.frombuffer(random_bytes(batch), dtype="<u4")
+            loss, gradients = self._compiled(leaves, batch.x, batch.y, key, scale)
             for name, each in zip(names, gradients, strict=True):
                 np.copyto(out[name], each)
                 if on_ready is not None:
@@ -86,9 +87,3 @@ class JaxEngine:
 
 def _same_memory(leaf: Any, array: NDArray[np.float32]) -> bool:
     return bool(leaf.unsafe_buffer_pointer() == array.ctypes.data)
-
-
-def _key(key: NDArray[np.uint64] | None) -> NDArray[np.uint32]:
-    """64 bits for a key of jax.random, from (seed, step, microbatch)."""
-    words = b"" if key is None else key.tobytes()
-    return np.frombuffer(hashlib.blake2b(words, digest_size=8).digest(), dtype="<u4")

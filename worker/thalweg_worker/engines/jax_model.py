@@ -23,9 +23,9 @@ import numpy as np
 
 from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.engines.foreign import file_of, too_old
 from thalweg_worker.models import ModelSource, Parameters
-from thalweg_worker.models.checks import expected_output, parameter_problems
-from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+from thalweg_worker.models.checks import parameter_problems, prediction_problems, raised, unused_problems
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -50,7 +50,7 @@ class JaxModel:
             tree = functions["init"](jax.random.key(seed % 2**63))
             paths, self._tree = jax.tree_util.tree_flatten_with_path(tree)
         except (Exception, SystemExit) as error:
-            raise InputError([self._raised("init", error)]) from None
+            raise InputError([raised(f"{self._field}: init", error)]) from None
         self.names = [".".join(map(_step, path)) for path, _ in paths]
         self._leaves = [leaf for _, leaf in paths]
         if problems := self._leaf_problems():
@@ -61,15 +61,12 @@ class JaxModel:
         """Calls the user's function. InputError where there is none, it raises, or returns something else; or where JAX
         is too old."""
         if not hasattr(jax.random, "wrap_key_data"):
-            hint = "pip install -U 'thalweg[jax]'"
-            raise InputError([Problem("cluster.engine", "JAX 0.4.30 or newer", str(jax.__version__), hint)])
-        if source.file is None:
-            expected = '"FILE.py:FUNCTION", a function that returns functions of JAX, with the engine jax'
-            raise InputError([Problem("model.use", expected, f'"{source.use}"', "or cluster.engine = numpy")])
+            raise too_old("jax", "JAX 0.4.30", str(jax.__version__))
+        file = file_of(source, "jax", "functions of JAX")
         built: Any = source.build(spec)
         given = built if isinstance(built, tuple) else [getattr(built, name, None) for name in FUNCTIONS]
         functions = {name: each for name, each in zip(FUNCTIONS, given, strict=False) if each is not None}
-        name = f"{source.file.name}:{source.use}"
+        name = f"{file.name}:{source.use}"
         if not {"init", "loss"} <= functions.keys() or not all(map(callable, functions.values())):
             expected = "init(key) and loss(params, batch), with the engine jax: an object that has them, or a pair"
             raise InputError([Problem(f"model.use ({name})", expected, f"a {type(built).__name__}")])
@@ -90,7 +87,7 @@ class JaxModel:
         try:
             traced = jax.make_jaxpr(lambda leaves: self.loss(self.tree(leaves), given))(leaves)
         except (Exception, SystemExit) as error:
-            return [self._raised("loss", error)]
+            return [raised(f"{self._field}: loss", error)]
         return [*self._loss_problems(traced), *self._predict_problems(leaves, given)]
 
     def _leaf_problems(self) -> list[Problem]:
@@ -115,30 +112,19 @@ class JaxModel:
         if len(outputs) != 1 or traced.out_avals[0].shape != ():
             found = f"shape {traced.out_avals[0].shape}" if len(outputs) == 1 else f"{len(outputs)} arrays"
             return [Problem(field, "a scalar", found, "return its mean over the batch: .mean()")]
-        return [
-            Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}")
-            for name, used in zip(self.names, _used(traced.jaxpr), strict=True)
-            if not used
-        ]
+        return unused_problems(
+            field, [name for name, used in zip(self.names, _used(traced.jaxpr), strict=True) if not used]
+        )
 
     def _predict_problems(self, leaves: list[Any], batch: Batch) -> list[Problem]:
         if self.predict is None:
             return []
-        predict = self.predict
+        predict, field = self.predict, f"{self._field}: predict"
         try:
             output = jax.eval_shape(lambda leaves: predict(self.tree(leaves), batch.x), leaves)
         except (Exception, SystemExit) as error:
-            return [self._raised("predict", error)]
-        what, expected = expected_output(self.spec, len(batch.x))
-        shape = getattr(output, "shape", None)
-        if shape == expected:
-            return []
-        found = f"a {type(output).__name__}" if shape is None else f"shape {shape}"
-        return [Problem(f"{self._field}: predict", f"{what} = {expected}", found)]
-
-    def _raised(self, function: str, error: BaseException) -> Problem:
-        hint = indented(user_traceback(error))
-        return Problem(f"{self._field}: {function}", "no exception", summary(error), hint)
+            return [raised(field, error)]
+        return prediction_problems(field, output, self.spec, len(batch.x))
 
 
 def _step(part: Any) -> str:

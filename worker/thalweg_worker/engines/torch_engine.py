@@ -8,16 +8,14 @@ Rules:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from thalweg_worker.batch import Batch
+from thalweg_worker.engines.foreign import random_bytes
 from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
 from thalweg_worker.engines.torch_model import TorchModel, tensor
 
@@ -60,8 +58,7 @@ class TorchEngine:
                     before_read(name, array.size)
             self._point_at(at)
             self._out, self._ready, self._open = to, on_ready, set(to)
-            if batch.key is not None:
-                torch.random.default_generator.manual_seed(_seed(batch.key))
+            torch.random.default_generator.manual_seed(int.from_bytes(random_bytes(batch), "little") >> 1)
             loss = model.loss(model.module(x), y)
             loss.backward(seed)
             for name in list(self._open):  # this batch did not come through there
@@ -101,8 +98,3 @@ class TorchEngine:
         finally:
             model.module.train()
         return Evaluation(loss * len(batch.x), correct)
-
-
-def _seed(key: NDArray[np.uint64]) -> int:
-    """63 bits for PyTorch's generator, from (seed, step, microbatch)."""
-    return int.from_bytes(hashlib.blake2b(key.tobytes(), digest_size=8).digest(), "little") >> 1

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.engines.foreign import file_of, too_old
 from thalweg_worker.engines.memory import unguarded
 from thalweg_worker.models import ModelSource, Parameters
-from thalweg_worker.models.checks import expected_output, parameter_problems
-from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+from thalweg_worker.models.checks import expected_output, parameter_problems, raised, unused_problems
 
 Loss = Callable[[Any, Any], Any]
 
@@ -50,17 +50,14 @@ class TorchModel:
         """Calls the user's function. InputError where there is none, it raises, or returns something else;
         or where PyTorch is too old."""
         if not hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):  # with it, a gradient needs no other copy
-            hint = "pip install -U 'thalweg[torch]'"
-            raise InputError([Problem("cluster.engine", "PyTorch 2.1 or newer", str(torch.__version__), hint)])
-        if source.file is None:
-            expected = '"FILE.py:FUNCTION", a function that returns a torch.nn.Module, with the engine torch'
-            raise InputError([Problem("model.use", expected, f'"{source.use}"', "or cluster.engine = numpy")])
+            raise too_old("torch", "PyTorch 2.1", str(torch.__version__))
+        file = file_of(source, "torch", "a torch.nn.Module")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)
             built: Any = source.build(spec)
         module, loss = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
         if not isinstance(module, torch.nn.Module) or not (loss is None or callable(loss)):
-            field = f"model.use ({source.file.name}:{source.use})"
+            field = f"model.use ({file.name}:{source.use})"
             expected = "a torch.nn.Module, or a pair of it and a loss(output, y), with the engine torch"
             raise InputError([Problem(field, expected, _describe(built))])
         return cls(module, loss, spec)
@@ -77,7 +74,7 @@ class TorchModel:
         try:
             return self._run_problems(torch.from_numpy(batch.x), torch.from_numpy(batch.y))
         except (Exception, SystemExit) as error:
-            return [Problem(self._field, "no exception", summary(error), indented(user_traceback(error)))]
+            return [raised(self._field, error)]
 
     @property
     def _field(self) -> str:
@@ -123,13 +120,9 @@ class TorchModel:
         return []
 
     def _unused(self, loss: Any) -> list[Problem]:
-        field = f"{self._field}: loss"
         gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
-        return [
-            Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}")
-            for name, gradient in zip(self.trained, gradients, strict=True)
-            if gradient is None
-        ]
+        unused = [name for name, gradient in zip(self.trained, gradients, strict=True) if gradient is None]
+        return unused_problems(f"{self._field}: loss", unused)
 
     def _changed(self, before: dict[str, Any]) -> list[Problem]:
         """Running statistics would depend on which worker computes what."""

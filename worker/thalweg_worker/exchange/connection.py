@@ -118,11 +118,13 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
         )
         try:
             connection.sendall(hello.SerializeToString())
-            data, fds = descriptors.receive(connection, messages.MESSAGE_BYTES_MAX, _fds_of)
+            data, fds = descriptors.receive(
+                connection, messages.MESSAGE_BYTES_MAX, lambda data: _fds_of(exchange_pb2.Welcome.FromString(data))
+            )
         except ConnectionError as error:
             raise ServerError(f"worker {rank}: the server of this host ended before it let this worker in") from error
         welcome = exchange_pb2.Welcome.FromString(data)
-        if welcome.refused or len(fds) != _fds_of(data):
+        if welcome.refused or len(fds) != _fds_of(welcome):
             for fd in fds:
                 os.close(fd)
             raise ProtocolError(f"worker {rank}: the server refused it: {welcome.refused or 'no answer'}")
@@ -132,9 +134,8 @@ def join(address: str, *, job_id: str, rank: int, layout: Layout) -> Connection:
         raise
 
 
-def _fds_of(welcome: bytes) -> int:
-    """How many descriptors come with a Welcome."""
-    found = exchange_pb2.Welcome.FromString(welcome)
-    if found.refused:
+def _fds_of(welcome: exchange_pb2.Welcome) -> int:
+    """How many descriptors come with it."""
+    if welcome.refused:
         return 0
-    return MEETING_FDS + found.workers if found.meet else 1
+    return MEETING_FDS + welcome.workers if welcome.meet else 1

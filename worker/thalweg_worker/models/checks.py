@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,9 +93,13 @@ def _loss_problems(model: Model, params: Mapping[str, Any], batch: Batch) -> lis
         hint = "return its mean over the batch: .mean()"
         return [Problem(field, "a scalar", f"an array of shape {loss.shape}", hint)]
     unused, problems = _call(model, "loss", lambda: ad.value_and_grad(model.loss).unused(params, batch))
-    return problems + [
-        Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}")
-        for name in unused or ()
+    return problems + unused_problems(field, unused or ())
+
+
+def unused_problems(field: str, names: Iterable[str]) -> list[Problem]:
+    """Of each of these parameters, on which the loss does not depend."""
+    return [
+        Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}") for name in names
     ]
 
 
@@ -110,12 +114,17 @@ def _predict_problems(model: Predictor, params: Mapping[str, Any], batch: Batch,
     scores, problems = _call(model, "predict", lambda: ad.forward(model.predict)(params, batch.x))
     if problems:
         return problems
-    what, expected = expected_output(data_spec, len(batch.x))
-    shape = getattr(scores, "shape", None)
+    return prediction_problems(_field(model, "predict"), scores, data_spec, len(batch.x))
+
+
+def prediction_problems(field: str, output: object, data_spec: DataSpec, samples: int) -> list[Problem]:
+    """What is wrong with what `predict` returned for so many samples."""
+    what, expected = expected_output(data_spec, samples)
+    shape = getattr(output, "shape", None)
     if shape == expected:
         return []
-    found = f"a {type(scores).__name__}" if shape is None else f"shape {shape}"
-    return [Problem(_field(model, "predict"), f"{what} = {expected}", found)]
+    found = f"a {type(output).__name__}" if shape is None else f"shape {shape}"
+    return [Problem(field, f"{what} = {expected}", found)]
 
 
 def _call(model: object, method: str, call: Callable[[], Any]) -> tuple[Any, list[Problem]]:
@@ -124,8 +133,12 @@ def _call(model: object, method: str, call: Callable[[], Any]) -> tuple[Any, lis
         return call(), []
     except (Exception, SystemExit) as error:
         advice = _FOR_NUMPY if _NUMPY_SAYS in str(error) else ""
-        hint = indented(user_traceback(error) + advice)
-        return None, [Problem(_field(model, method), "no exception", summary(error), hint)]
+        return None, [raised(_field(model, method), error, advice)]
+
+
+def raised(field: str, error: BaseException, advice: str = "") -> Problem:
+    """What the user's code raised, with the user's part of the traceback."""
+    return Problem(field, "no exception", summary(error), indented(user_traceback(error) + advice))
 
 
 def _field(model: object, method: str) -> str:
