@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import mmap
-import textwrap
 
 import numpy as np
 import pytest
+from tests.worker.engines.laws import CLASSES, NUMBERS, batch, draws_follow_from_the_key, hooks_are_called, source
 
 from thalweg_proto.errors import InputError
 from thalweg_proto.layout import Layout
-from thalweg_worker.batch import Batch, DataSpec
+from thalweg_worker.batch import Batch
 from thalweg_worker.engines import check_for, make_engine, model_for
-from thalweg_worker.models import ModelSource, UserFile, initial_parameters
+from thalweg_worker.models import ModelSource, initial_parameters
 
 pytestmark = pytest.mark.compare
 
-CLASSES = DataSpec(input_shape=(5,), task="classification", classes=3)
-NUMBERS = DataSpec(input_shape=(5,), task="regression")
+IMPORTS = "import jax\nfrom jax import numpy as jnp\n"
 NET = """
 class Net:
     def __init__(self, rate):
@@ -45,22 +44,10 @@ def build(spec, rate=0.0):
 NAMES = ["layers.0.bias", "layers.0.kernel", "layers.1.bias", "layers.1.kernel"]
 
 
-def source(text: str, **options) -> ModelSource:
-    text = "import jax\nfrom jax import numpy as jnp\n" + textwrap.dedent(text)
-    return ModelSource(use="build", options=options, file=UserFile(path="/jobs/net.py", text=text))
-
-
-def batch(n=6, spec=CLASSES, key=(0, 0, 0)) -> Batch:
-    rng = np.random.default_rng(n)
-    x = rng.normal(size=(n, *spec.input_shape)).astype(np.float32)
-    y = rng.integers(0, 3, n) if spec.task == "classification" else rng.normal(size=n).astype(np.float32)
-    return Batch(x, y, None if key is None else np.array(key, dtype=np.uint64))
-
-
 def trying(text: str, spec=CLASSES, seed=0, skew=0, **options):
     """Engine, parameters in a vector (as a reader has them), the vector, and room for a gradient; `skew`: by how many
     elements the vector is off its alignment."""
-    model = model_for("jax", source(text, **options), spec, seed)
+    model = model_for("jax", source(IMPORTS, text, **options), spec, seed)
     drawn = initial_parameters(model, seed)
     layout = Layout.of({name: array.shape for name, array in drawn.items()})
     memory = np.frombuffer(mmap.mmap(-1, 4 * (layout.size + skew)), dtype=np.float32)[skew:]
@@ -81,7 +68,7 @@ def test_the_gradient_is_that_of_jax_times_the_weight(skew):
     samples = batch()
     compute = engine.gradient(parameters, samples, weight=0.25, out=out)
     space: dict = {}
-    exec(source(NET).file.text, space)
+    exec(source(IMPORTS, NET).file.text, space)
     plain = space["build"](CLASSES)
     for shift in (0.0, 0.5):
         memory += np.float32(shift)
@@ -108,34 +95,15 @@ def test_parameters_are_read_in_place_and_named_by_their_paths():
 
 def test_hooks_are_called_before_reading_and_once_all_is_final():
     engine, parameters, _, out = trying(NET)
-    calls = []
-
-    def ready(name, first):
-        assert first == 0
-        assert np.isfinite(out[name]).all()
-        calls.append(name)
-
-    def read(name, end):
-        assert end == parameters[name].size
-        assert all(np.isnan(array).all() for array in out.values())
-        calls.append(name)
-
-    engine.gradient(parameters, batch(), weight=1.0, out=out, before_read=read, on_ready=ready)()
-    assert sorted(calls[:4]) == sorted(calls[4:]) == NAMES
+    assert sorted(hooks_are_called((engine, parameters, out))) == NAMES
 
 
 def test_what_is_random_follows_from_seed_step_and_microbatch():
-    """Whatever was drawn between, and in another process's engine."""
-    engine, parameters, _, out = trying(NET, rate=0.5)
-    results = {}
-    for key in ((0, 1, 2), (0, 1, 3), (0, 2, 2), (1, 1, 2), (0, 1, 2)):
-        engine.gradient(parameters, batch(key=key), weight=1.0, out=out)()
-        results.setdefault(key, set()).add(out["layers.1.kernel"].tobytes())
-    assert all(len(found) == 1 for found in results.values())
-    assert len(set.union(*results.values())) == 4
-    other, same, _, room = trying(NET, rate=0.5)
-    other.gradient(same, batch(key=(0, 1, 2)), weight=1.0, out=room)()
-    assert room["layers.1.kernel"].tobytes() in results[0, 1, 2]
+    def new():
+        engine, parameters, _, out = trying(NET, rate=0.5)
+        return engine, parameters, out
+
+    draws_follow_from_the_key(new, "layers.1.kernel")
 
 
 def test_an_evaluation_drops_nothing_out_and_counts_hits():
@@ -170,7 +138,8 @@ def test_a_pair_of_functions_and_regression():
 
 def test_the_seed_fixes_what_init_draws():
     draws = [
-        initial_parameters(model_for("jax", source(NET), CLASSES, seed), seed)["layers.0.kernel"] for seed in (7, 7, 8)
+        initial_parameters(model_for("jax", source(IMPORTS, NET), CLASSES, seed), seed)["layers.0.kernel"]
+        for seed in (7, 7, 8)
     ]
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
@@ -207,7 +176,7 @@ MISTAKES = {
 @pytest.mark.parametrize(("built", "found"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_clear_message(built, found):
     try:
-        model = model_for("jax", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+        model = model_for("jax", source(IMPORTS, f"def build(spec):\n    return {built}"), CLASSES, 0)
         problems = check_for("jax", model, CLASSES, batch(), np.random.default_rng(0))
     except InputError as error:
         problems = error.problems
@@ -219,7 +188,7 @@ def test_a_mistake_is_one_clear_message(built, found):
 @pytest.mark.parametrize("built", ["5", "None", "(lambda key: {},)", "(lambda key: {}, 1)"])
 def test_what_has_no_functions_is_refused(built):
     with pytest.raises(InputError, match=r"expected init\(key\) and loss\(params, batch\)"):
-        model_for("jax", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+        model_for("jax", source(IMPORTS, f"def build(spec):\n    return {built}"), CLASSES, 0)
 
 
 def test_a_built_in_model_is_refused():
@@ -232,9 +201,9 @@ def test_a_jax_that_is_too_old_is_named(monkeypatch):
 
     monkeypatch.delattr(jax.random, "wrap_key_data")
     with pytest.raises(InputError, match=r"cluster\.engine: expected JAX 0\.4\.30 or newer; found 0\."):
-        model_for("jax", source(NET), CLASSES, 0)
+        model_for("jax", source(IMPORTS, NET), CLASSES, 0)
 
 
 def test_a_good_model_has_no_mistake():
-    model = model_for("jax", source(NET, rate=0.5), CLASSES, 0)
+    model = model_for("jax", source(IMPORTS, NET, rate=0.5), CLASSES, 0)
     assert check_for("jax", model, CLASSES, batch(), np.random.default_rng(0)) == []

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import pytest
+from tests.worker.engines.laws import CLASSES, NUMBERS, batch, draws_follow_from_the_key, hooks_are_called, source
 
 from thalweg_proto.errors import InputError
-from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines import check_for, make_engine, model_for
-from thalweg_worker.models import ModelSource, UserFile, initial_parameters
+from thalweg_worker.models import ModelSource, initial_parameters
 
 pytestmark = pytest.mark.compare
 
-CLASSES = DataSpec(input_shape=(5,), task="classification", classes=3)
-NUMBERS = DataSpec(input_shape=(5,), task="regression")
+IMPORTS = "import torch\nfrom torch import nn\n"
 NET = """
 def build(spec, dropout=0.0):
     layers = [nn.Linear(5, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 3)]
@@ -23,21 +20,9 @@ def build(spec, dropout=0.0):
 """
 
 
-def source(text: str, **options) -> ModelSource:
-    text = "import torch\nfrom torch import nn\n" + textwrap.dedent(text)
-    return ModelSource(use="build", options=options, file=UserFile(path="/jobs/net.py", text=text))
-
-
-def batch(n=6, spec=CLASSES, key=(0, 0, 0)) -> Batch:
-    rng = np.random.default_rng(n)
-    x = rng.normal(size=(n, *spec.input_shape)).astype(np.float32)
-    y = rng.integers(0, 3, n) if spec.task == "classification" else rng.normal(size=n).astype(np.float32)
-    return Batch(x, y, None if key is None else np.array(key, dtype=np.uint64))
-
-
 def trying(text: str, spec=CLASSES, seed=0, **options):
     """Engine, parameters as a reader has them, and room for a gradient with something else in it."""
-    model = model_for("torch", source(text, **options), spec, seed)
+    model = model_for("torch", source(IMPORTS, text, **options), spec, seed)
     parameters = initial_parameters(model, seed)
     out = {name: np.full_like(array, np.nan) for name, array in parameters.items()}
     for array in parameters.values():
@@ -70,36 +55,12 @@ def test_the_gradient_is_that_of_pytorch_times_the_weight():
 
 
 def test_hooks_are_called_before_reading_and_once_all_is_final():
-    engine, parameters, out = trying(NET)
-    calls = []
-
-    def ready(name, first):
-        assert first == 0
-        assert np.isfinite(out[name]).all()
-        calls.append(name)
-
-    def read(name, end):
-        assert end == parameters[name].size
-        assert all(np.isnan(array).all() for array in out.values())
-        calls.append(name)
-
-    engine.gradient(parameters, batch(), weight=1.0, out=out, before_read=read, on_ready=ready)()
-    assert sorted(calls[:4]) == sorted(calls[4:]) == sorted(parameters)
-    assert calls[4:6] == ["3.bias", "3.weight"] or calls[4:6] == ["3.weight", "3.bias"], "from the last layer on"
+    final = hooks_are_called(trying(NET))
+    assert final[:2] == ["3.bias", "3.weight"] or final[:2] == ["3.weight", "3.bias"], "from the last layer on"
 
 
 def test_what_is_random_follows_from_seed_step_and_microbatch():
-    """Whatever was drawn between, and in another process's engine."""
-    engine, parameters, out = trying(NET, dropout=0.5)
-    results = {}
-    for key in ((0, 1, 2), (0, 1, 3), (0, 2, 2), (1, 1, 2), (0, 1, 2)):
-        engine.gradient(parameters, batch(key=key), weight=1.0, out=out)()
-        results.setdefault(key, set()).add(out["3.weight"].tobytes())
-    assert all(len(found) == 1 for found in results.values())
-    assert len(set.union(*results.values())) == 4
-    other, same, room = trying(NET, dropout=0.5)
-    other.gradient(same, batch(key=(0, 1, 2)), weight=1.0, out=room)()
-    assert room["3.weight"].tobytes() in results[0, 1, 2]
+    draws_follow_from_the_key(lambda: trying(NET, dropout=0.5), "3.weight")
 
 
 def test_an_evaluation_drops_nothing_out_and_counts_hits():
@@ -120,13 +81,16 @@ def test_an_evaluation_drops_nothing_out_and_counts_hits():
 def test_the_seed_fixes_what_build_draws_and_other_draws_are_left_alone():
     import torch
 
-    draws = [initial_parameters(model_for("torch", source(NET), CLASSES, seed), seed)["0.weight"] for seed in (7, 7, 8)]
+    draws = [
+        initial_parameters(model_for("torch", source(IMPORTS, NET), CLASSES, seed), seed)["0.weight"]
+        for seed in (7, 7, 8)
+    ]
     assert (draws[0] == draws[1]).all()
     assert (draws[0] != draws[2]).any()
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    model_for("torch", source(NET), CLASSES, 0)
+    model_for("torch", source(IMPORTS, NET), CLASSES, 0)
     assert torch.rand(1) == expected
 
 
@@ -211,7 +175,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("built", "found"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_of_a_module_is_one_clear_message(built, found):
-    model = model_for("torch", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+    model = model_for("torch", source(IMPORTS, f"def build(spec):\n    return {built}"), CLASSES, 0)
     problems = check_for("torch", model, CLASSES, batch(), np.random.default_rng(0))
     said = "\n".join(map(str, problems))
     assert [words for words in found if words not in said] == [], said
@@ -229,7 +193,7 @@ def test_each_parameter_that_the_loss_does_not_use_is_named():
     def build(spec):
         return Net()
     """
-    model = model_for("torch", source(text), CLASSES, 0)
+    model = model_for("torch", source(IMPORTS, text), CLASSES, 0)
     problems = check_for("torch", model, CLASSES, batch(), np.random.default_rng(0))
     assert [problem.expected for problem in problems] == [
         "every parameter used, idle.weight too",
@@ -240,7 +204,7 @@ def test_each_parameter_that_the_loss_does_not_use_is_named():
 @pytest.mark.parametrize("built", ["5", "None", "(nn.Linear(5, 3), 1)", "nn.Linear"])
 def test_what_is_no_module_is_refused(built):
     with pytest.raises(InputError, match=r"expected a torch\.nn\.Module, or a pair of it and a loss"):
-        model_for("torch", source(f"def build(spec):\n    return {built}"), CLASSES, 0)
+        model_for("torch", source(IMPORTS, f"def build(spec):\n    return {built}"), CLASSES, 0)
 
 
 def test_a_pytorch_that_is_too_old_is_named(monkeypatch):
@@ -248,7 +212,7 @@ def test_a_pytorch_that_is_too_old_is_named(monkeypatch):
 
     monkeypatch.delattr(torch.Tensor, "register_post_accumulate_grad_hook")
     with pytest.raises(InputError, match=r"cluster\.engine: expected PyTorch 2\.1 or newer; found 2\."):
-        model_for("torch", source(NET), CLASSES, 0)
+        model_for("torch", source(IMPORTS, NET), CLASSES, 0)
 
 
 def test_a_built_in_model_is_refused():
@@ -257,5 +221,5 @@ def test_a_built_in_model_is_refused():
 
 
 def test_a_good_module_has_no_mistake():
-    model = model_for("torch", source(NET, dropout=0.5), CLASSES, 0)
+    model = model_for("torch", source(IMPORTS, NET, dropout=0.5), CLASSES, 0)
     assert check_for("torch", model, CLASSES, batch(), np.random.default_rng(0)) == []
