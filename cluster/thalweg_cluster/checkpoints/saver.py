@@ -18,7 +18,7 @@ from time import perf_counter
 
 from thalweg_cluster.checkpoints.manifest import NAME, Manifest, ShardFile, step_of
 from thalweg_cluster.checkpoints.state import ShardState
-from thalweg_cluster.checkpoints.store import Point, Store
+from thalweg_cluster.checkpoints.store import Point, Store, open_store
 from thalweg_cluster.checkpoints.writing import clear, commit, discard, write_shard
 from thalweg_cluster.server.telemetry import Saves
 from thalweg_proto.faults import CORRUPT, Faults
@@ -57,6 +57,12 @@ class Saver:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="thalweg-save")
         self._going: Future[None] | None = None
         self._began_s = 0.0
+
+    @classmethod
+    def to_storage(cls, spec: SaveSpec, saves: Saves, faults: Faults) -> Saver:
+        """For the place of `spec`; `faults`: of the server. OSError, ValueError or ImportError where there is no such
+        storage."""
+        return cls(spec, open_store(spec.place, _points(faults)), saves)
 
     def clear(self, after: int) -> None:
         """Removes what no run goes on from any more; for one server, before any saves. OSError where storage fails."""
@@ -118,7 +124,7 @@ class Saver:
         self._pool.shutdown(wait=wait, cancel_futures=not wait)
 
 
-def points(faults: Faults) -> Point:
+def _points(faults: Faults) -> Point:
     """What is planned for a server, as the folder sees it in which it saves."""
 
     def at(act: str, path: Path) -> None:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from thalweg_cluster.checkpoints.manifest import ShardFile
 from thalweg_cluster.checkpoints.replicas import ReplicaStore
-from thalweg_cluster.checkpoints.saver import Saver, points
+from thalweg_cluster.checkpoints.saver import Saver
 from thalweg_cluster.checkpoints.state import RESIDUAL, ShardState
-from thalweg_cluster.checkpoints.store import open_store
 from thalweg_cluster.hosts.events import ReplicaEnded, ShardSaved
 from thalweg_cluster.hosts.flow import Name
 from thalweg_cluster.hosts.shard import Shard
@@ -45,8 +44,7 @@ class Saving:
         self._going = 0  # parts of checkpoints of which the lead has not heard
         self._checkpoints = self._replicas = None
         if spec.save is not None:
-            store = open_store(spec.save.place, points(faults))
-            self._checkpoints = Saver(spec.save, store, telemetry.checkpoints)
+            self._checkpoints = Saver.to_storage(spec.save, telemetry.checkpoints, faults)
         if spec.save is not None and spec.replicate_every_s:
             in_memory = ReplicaStore(spec.memories, spec.host, faults)
             self._replicas = Saver(replace(spec.save, keep=1), in_memory, telemetry.replicas)

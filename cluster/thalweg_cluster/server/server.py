@@ -23,9 +23,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg_cluster.checkpoints.saver import Saver, points
+from thalweg_cluster.checkpoints.saver import Saver
 from thalweg_cluster.checkpoints.state import ShardState, TrainingState, fill_state
-from thalweg_cluster.checkpoints.store import open_store
 from thalweg_cluster.consistency.verdict import Verdict
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
@@ -89,15 +88,8 @@ class Server:
         self.account = Account(
             spec.step, first=start.step, workers=spec.workers, bytes_pushed=moved, bytes_published=moved
         )
-        self._saver = (
-            None
-            if spec.save is None
-            else Saver(
-                spec.save,
-                open_store(spec.save.place, points(spec.faults.of("server", 0))),
-                self.account.telemetry.checkpoints,
-            )
-        )
+        checkpoints, faults = self.account.telemetry.checkpoints, spec.faults.of("server", 0)
+        self._saver = None if spec.save is None else Saver.to_storage(spec.save, checkpoints, faults)
         if self._saver is not None:
             self._saver.clear(start.step)
         self._stop_by: float | None = None  # perf_counter; set once the run is asked to stop

@@ -33,7 +33,7 @@ from thalweg_cluster.service.runner import LOG, SUBMITTED
 from thalweg_cluster.service.shipping import check_header, check_size, digest_of, receive, sync_folder
 from thalweg_cluster.service.showing import CANCELLABLE, Showing, wrong_state
 from thalweg_cluster.service.table import JobRow, JobTable, Submission, WrongStateError
-from thalweg_cluster.service.watching import Rows, log_from
+from thalweg_cluster.service.watching import LOOK_S, Rows, log_from
 from thalweg_proto.errors import InputError, Problem, ProtocolError
 from thalweg_proto.jobs import LIST_DEFAULT, LIST_MAX, PROTOCOL_VERSION, State
 from thalweg_proto.v1 import job_service_pb2 as pb
@@ -46,8 +46,6 @@ SUBMITS_MAX = 16
 """At the same time: each may have to wait for its check."""
 STREAM_S = 3600.0
 GRACE_S = 2.0
-LOOK_S = 0.5
-"""How often it is looked whether files have grown."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 R = TypeVar("R", bound=Message)

@@ -10,6 +10,8 @@ from typing import Any
 
 from thalweg_proto.jobs import LOG_BYTES_MAX
 
+LOOK_S = 0.5
+"""How often those who tell of files look whether they have grown."""
 NEWEST_BYTES = 64 << 10
 """A row of the metrics has some hundred, and some 70 more for each worker."""
 

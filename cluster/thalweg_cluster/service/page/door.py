@@ -30,6 +30,7 @@ from thalweg_cluster.service.page.following import Following
 from thalweg_cluster.service.page.news import JobsNow, Listener
 from thalweg_cluster.service.showing import CANCELLABLE, Showing, wrong_state
 from thalweg_cluster.service.table import JobRow, JobTable, WrongStateError
+from thalweg_cluster.service.watching import LOOK_S
 from thalweg_cluster.web import Answering, HttpServer
 from thalweg_proto.errors import ServerError
 from thalweg_proto.jobs import LIST_DEFAULT
@@ -38,8 +39,6 @@ LOG = logging.getLogger(__name__)
 LISTENERS_MAX = 32
 """Who have the page open at the same time; half of the connections."""
 LISTEN_S = 3600.0
-LOOK_S = 0.5
-"""How often it is looked whether files have grown."""
 HEARTBEAT_S = 10.0
 BODY_BYTES_MAX = 1024
 STATIC = Path(__file__).parent / "static"
