@@ -29,8 +29,9 @@ test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minut
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
 	$(BIN)/pytest -m faults --faults-table $(if $(OUT),--faults-out $(OUT))
 
-bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side
+bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side; the same nn.Module, too
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json
+	$(BIN)/python -m tests.benchmarks.modules --json bench-modules.json
 
 bench-net: $(VENV)/.compare  ## Thalweg and DDP, each worker on a host of its own, at 1 Gbit/s (as root)
 	$(BIN)/python -m tests.benchmarks.net --json bench-net.json
@@ -67,7 +68,7 @@ wheel: $(VENV)/.dev   ## build the wheel
 	ls dist
 
 clean:               ## remove what the other targets made
-	rm -rf $(VENV) dist runs bench.json bench-net.json
+	rm -rf $(VENV) dist runs bench.json bench-modules.json bench-net.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,6 @@ Exit status: 0; 1 where a run fails; 2 where the command line is wrong, or there
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -35,11 +34,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.console import Console
-from tests.benchmarks.compare import document
-from tests.benchmarks.figures import Measurement, Rule, ratios, turn
+from tests.benchmarks.figures import Measurement, Rule, measurement, ratios
 from tests.benchmarks.launch import (
     ENVIRONMENT,
     REPOSITORY,
@@ -49,8 +46,9 @@ from tests.benchmarks.launch import (
     rival_figures,
     train,
 )
-from tests.benchmarks.options import at_least_one, some_of
-from tests.benchmarks.report import progress, ratio_table, speed_table
+from tests.benchmarks.options import add_rounds, parsed, some_of
+from tests.benchmarks.report import show, write_json
+from tests.benchmarks.rounds import in_rounds
 from tests.benchmarks.workload import (
     STEPS_MIN,
     WARMUP_STEPS,
@@ -121,8 +119,7 @@ def measure_wire(hosts: Hosts, workload: Workload, *, data: Path, seconds: float
     """As many exchanges as steps; `samples_per_s` is that of workers that do nothing else in a step."""
     taken_s = exchange_s(hosts[0], hosts[1], 4 * workload.parameters, steps_for(workload, seconds))
     return Measurement(
-        round=0,
-        hidden=workload.hidden,
+        network=workload.network,
         system="wire",
         samples_per_s=WORKERS * workload.batch * len(taken_s) / sum(taken_s),
         step_p50_ms=median(taken_s) * 1000,
@@ -135,7 +132,7 @@ def measure_compute(hosts: Hosts, workload: Workload, *, data: Path, seconds: fl
     command = rival_command("plain_numpy", options)
     with running(command, REPOSITORY, host=hosts[0], environment=_inherited()) as child:
         figures = rival_figures(finished(child))
-    return _measurement("compute", workload, figures | {"samples_per_s": WORKERS * figures["samples_per_s"]})
+    return measurement(workload.network, "compute", figures | {"samples_per_s": WORKERS * figures["samples_per_s"]})
 
 
 def measure_ddp(hosts: Hosts, workload: Workload, *, data: Path, seconds: float) -> Measurement:
@@ -149,7 +146,7 @@ def measure_ddp(hosts: Hosts, workload: Workload, *, data: Path, seconds: float)
             environment = _inherited() | group | {"RANK": str(rank)}
             ranks.append(stack.enter_context(running(command, REPOSITORY, host=host, environment=environment)))
         out, *_ = [finished(child) for child in ranks]
-    return _measurement("ddp", workload, rival_figures(out))
+    return measurement(workload.network, "ddp", rival_figures(out))
 
 
 def measure_thalweg(system: str, hosts: Hosts, workload: Workload, *, data: Path, seconds: float) -> Measurement:
@@ -167,7 +164,7 @@ def measure_thalweg(system: str, hosts: Hosts, workload: Workload, *, data: Path
             workers=WORKERS,
             hosts=len(hosts),
         )
-    return _measurement(system, workload, figures)
+    return measurement(workload.network, system, figures)
 
 
 MEASURE = {"wire": measure_wire, "compute": measure_compute, "ddp": measure_ddp} | {
@@ -175,38 +172,12 @@ MEASURE = {"wire": measure_wire, "compute": measure_compute, "ddp": measure_ddp}
 }
 
 
-def measure_all(
-    systems: tuple[str, ...],
-    workloads: Sequence[Workload],
-    *,
-    gbit_s: float,
-    repeats: int,
-    seconds: float,
-    console: Console,
-) -> list[Measurement]:
-    """Every system at every size in every round, with a line on the console for each."""
-    measurements = []
-    with (
-        tempfile.TemporaryDirectory(prefix="thalweg-bench-") as folder,
-        Hosts(WORKERS, bandwidth_gbit_s=gbit_s, own_cores=True) as hosts,
-    ):
-        data = Path(folder)
-        write_data(data)
-        for round_index in range(repeats):
-            for workload in workloads:
-                for system in turn(systems, round_index):
-                    result = MEASURE[system](hosts, workload, data=data, seconds=seconds)
-                    measurements.append(replace(result, round=round_index))
-                    console.print(progress(measurements[-1], repeats, TITLES[system]), soft_wrap=True)
-    return measurements
-
-
 def ideals(measurements: Iterable[Measurement]) -> list[Measurement]:
     """The slower of wire and compute for each size and round that has both, as the system "ideal"."""
-    bounds: dict[tuple[int, int], list[Measurement]] = {}
+    bounds: dict[tuple[str, int], list[Measurement]] = {}
     for m in measurements:
         if m.system in ("wire", "compute"):
-            bounds.setdefault((m.hidden, m.round), []).append(m)
+            bounds.setdefault((m.network, m.round), []).append(m)
     slower = [min(pair, key=lambda m: m.samples_per_s) for pair in bounds.values() if len(pair) == 2]
     return [replace(m, system="ideal") for m in slower]
 
@@ -215,31 +186,14 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
 
 
-def _measurement(system: str, workload: Workload, figures: Mapping[str, Any]) -> Measurement:
-    return Measurement(
-        round=0,
-        hidden=workload.hidden,
-        system=system,
-        samples_per_s=figures["samples_per_s"],
-        step_p50_ms=figures["step_ms"]["p50"],
-        phase_ms=figures.get("phase_ms", {}),
-    )
-
-
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare Thalweg with DDP, each worker on a host of its own.")
     sizes = ",".join(map(str, WORKLOADS))
     parser.add_argument("--only", type=some_of(SYSTEMS), default=SYSTEMS, metavar=",".join(SYSTEMS))
     parser.add_argument("--hidden", type=some_of(WORKLOADS), default=tuple(WORKLOADS), metavar=sizes)
     parser.add_argument("--gbit", type=float, default=1.0, help="bandwidth of each host in each direction (1)")
-    parser.add_argument("--repeats", type=at_least_one, default=3, metavar="ROUNDS")
-    parser.add_argument("--seconds", type=float, default=4.0, help="about how long each run is timed (4)")
-    parser.add_argument("--quick", action="store_true", help="1 round, 1 second each: whether it works, not how fast")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write machine, ratios and raw figures there")
-    options = parser.parse_args(argv)
-    if options.quick:
-        options.repeats, options.seconds = 1, 1.0
-    return options
+    add_rounds(parser)
+    return parsed(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -249,24 +203,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     console = Console()
     try:
-        measurements = measure_all(
-            options.only,
-            [WORKLOADS[hidden] for hidden in options.hidden],
-            gbit_s=options.gbit,
-            repeats=options.repeats,
-            seconds=options.seconds,
-            console=console,
-        )
+        with (
+            tempfile.TemporaryDirectory(prefix="thalweg-bench-") as folder,
+            Hosts(WORKERS, bandwidth_gbit_s=options.gbit, own_cores=True) as hosts,
+        ):
+            data = Path(folder)
+            write_data(data)
+            measurements = in_rounds(
+                lambda system, workload: MEASURE[system](hosts, workload, data=data, seconds=options.seconds),
+                options.only,
+                [WORKLOADS[hidden] for hidden in options.hidden],
+                TITLES,
+                repeats=options.repeats,
+                console=console,
+            )
     except (BenchError, HostError) as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     found = ratios([*measurements, *ideals(measurements)], RULES)
-    console.print(speed_table(measurements, options.only, TITLES))
-    if found:
-        console.print(ratio_table(found))
+    show(measurements, found, options.only, TITLES, console)
     if options.json:
-        content = document(measurements, found) | {"hosts": WORKERS, "bandwidth_gbit_s": options.gbit}
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(options.json, measurements, found, hosts=WORKERS, bandwidth_gbit_s=options.gbit)
     return 0
 
 

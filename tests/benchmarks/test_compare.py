@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.benchmarks.compare import SYSTEMS, main
+from tests.benchmarks.compare import SYSTEMS, TITLES, main
 from tests.benchmarks.figures import RULES, Measurement, Ratio, Rule, missed, ratios, turn
 from tests.benchmarks.launch import BenchError, finished, process, read_summary
 from tests.benchmarks.machine import cpu_model
-from tests.benchmarks.report import TITLES, ratio_table, speed_table
+from tests.benchmarks.report import ratio_table, speed_table
 from tests.benchmarks.rivals.common import Task, initial_weights, parse_task, row_source, timing
 from tests.benchmarks.workload import STEPS_MIN, WORKLOADS, thalweg_job, write_data
 
-PAIR = Rule(name="a / (2 b)", over="a", under="b", times=2, targets={8: 1.0})
+PAIR = Rule(name="a / (2 b)", over="a", under="b", times=2, targets={"H 8": 1.0})
 
 
-def run(system: str, samples_per_s: float, *, round_index: int = 0, hidden: int = 8) -> Measurement:
-    return Measurement(round=round_index, hidden=hidden, system=system, samples_per_s=samples_per_s, step_p50_ms=1.0)
+def run(system: str, samples_per_s: float, *, round_index: int = 0, network: str = "H 8") -> Measurement:
+    return Measurement(round=round_index, network=network, system=system, samples_per_s=samples_per_s, step_p50_ms=1.0)
 
 
 def test_ratio_by_hand() -> None:
@@ -29,14 +29,14 @@ def test_ratio_by_hand() -> None:
     runs = [run("a", 6), run("b", 1), run("a", 4, round_index=1), run("b", 1, round_index=1)]
     runs += [run("b", 5, round_index=2), run("a", 5, round_index=2)]
     (ratio,) = ratios(runs, [PAIR])
-    assert ratio == Ratio(name="a / (2 b)", hidden=8, rounds=(3.0, 2.0, 0.5), target=1.0)
+    assert ratio == Ratio(name="a / (2 b)", network="H 8", rounds=(3.0, 2.0, 0.5), target=1.0)
     assert (ratio.median, ratio.reached) == (2.0, True)
 
 
 def test_round_without_one_of_the_pair_is_left_out() -> None:
     """A round counts only where both systems ran, and a rule with no such round gives no ratio."""
-    runs = [run("a", 4), run("a", 4, round_index=1), run("b", 1, round_index=1), run("a", 4, hidden=16)]
-    assert [(r.hidden, r.rounds) for r in ratios(runs, [PAIR])] == [(8, (2.0,))]
+    runs = [run("a", 4), run("a", 4, round_index=1), run("b", 1, round_index=1), run("a", 4, network="H 16")]
+    assert [(r.network, r.rounds) for r in ratios(runs, [PAIR])] == [("H 8", (2.0,))]
 
 
 speeds = st.floats(min_value=1.0, max_value=1e6)
@@ -67,7 +67,7 @@ def test_order_of_runs_does_not_matter(runs: list[Measurement]) -> None:
 def test_missed_are_those_below_their_target() -> None:
     """A ratio on its target is reached; one without a target is never missed."""
     on, below, free = (
-        Ratio(name=name, hidden=8, rounds=(value,), target=target)
+        Ratio(name=name, network="H 8", rounds=(value,), target=target)
         for name, value, target in (("on", 1.0, 1.0), ("below", 0.99, 1.0), ("free", 0.1, None))
     )
     assert missed([on, below, free]) == [below]
@@ -76,8 +76,7 @@ def test_missed_are_those_below_their_target() -> None:
 def test_every_rule_names_known_systems_and_sizes() -> None:
     """The rules speak of systems that can run, at sizes that are run."""
     assert {name for rule in RULES for name in (rule.over, rule.under)} <= set(SYSTEMS)
-    assert all(set(rule.targets) <= set(WORKLOADS) for rule in RULES)
-    assert set(TITLES) == set(SYSTEMS)
+    assert all(set(rule.targets) <= {workload.network for workload in WORKLOADS.values()} for rule in RULES)
 
 
 def test_turn_gives_each_system_each_half() -> None:
@@ -176,10 +175,10 @@ def test_cpu_model_where_it_is_given() -> None:
 
 def test_tables_have_a_row_for_each_size_and_ratio() -> None:
     """Both tables show what they are given, and a size that a system lacks is an empty cell."""
-    runs = [run("thalweg", 4, hidden=128), run("ddp", 1, hidden=128), run("ddp", 1, hidden=512)]
-    speed = speed_table(runs, SYSTEMS)
+    runs = [run("thalweg", 4, network="H 128"), run("ddp", 1, network="H 128"), run("ddp", 1, network="H 512")]
+    speed = speed_table(runs, SYSTEMS, TITLES)
     assert [list(column.cells) for column in speed.columns] == [
-        ["128", "512"],
+        ["H 128", "H 512"],
         ["4\n1 ms", ""],
         ["1\n1 ms", "1\n1 ms"],
     ]

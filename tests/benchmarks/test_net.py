@@ -23,7 +23,7 @@ from tests.hosts.network import Hosts
 
 
 def run(system: str, samples_per_s: float, *, round_index: int = 0) -> Measurement:
-    return Measurement(round=round_index, hidden=128, system=system, samples_per_s=samples_per_s, step_p50_ms=1.0)
+    return Measurement(round=round_index, network="H 128", system=system, samples_per_s=samples_per_s, step_p50_ms=1.0)
 
 
 def test_ideal_is_the_slower_of_its_round() -> None:
@@ -81,5 +81,5 @@ def test_system_runs_on_two_hosts(system: str, tmp_path: Path) -> None:
     with Hosts(WORKERS) as hosts:
         found = MEASURE[system](hosts, WORKLOADS[128], data=tmp_path, seconds=0.01)
         assert [host.processes() for host in hosts] == [[], []]
-    assert (found.system, found.hidden) == (system, 128)
+    assert (found.system, found.network) == (system, "H 128")
     assert found.samples_per_s > 0

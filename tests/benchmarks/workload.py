@@ -33,6 +33,11 @@ class Workload:
     expected_step_ms: Mapping[str, float]
 
     @property
+    def network(self) -> str:
+        """Its name."""
+        return f"H {self.hidden}"
+
+    @property
     def parameters(self) -> int:
         h = self.hidden
         return (FEATURES + 1) * h + (h + 1) * h + (h + 1) * CLASSES
@@ -44,7 +49,7 @@ class Workload:
 
 def _workload(hidden: int, batch: int, *, thalweg: float, ddp: float, ray: float, plain: float) -> Workload:
     expected = {"ddp": ddp, "ray": ray, "ray-numpy": ray, "plain": plain}
-    expected |= dict.fromkeys(("thalweg", "thalweg-1", "thalweg-torch"), thalweg)
+    expected |= dict.fromkeys(("thalweg", "thalweg-1"), thalweg)
     return Workload(hidden=hidden, batch=batch, expected_step_ms=expected)
 
 
@@ -70,23 +75,8 @@ def rival_options(workload: Workload, *, data: Path, workers: int, steps: int) -
     }
 
 
-NET = """
-from torch import nn
-
-
-def build(data_spec, hidden):
-    [features] = data_spec.input_shape
-    return nn.Sequential(
-        nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-        nn.Linear(hidden, data_spec.classes),
-    )
-"""
-"""The module that the rivals train, as a user's file."""
-
-
 def write_data(folder: Path, rows: int = ROWS, seed: int = 0) -> None:
-    """Write x.npy, (rows, 784) float32 from N(0, 1), y.npy, (rows,) int64 classes, and net.py into `folder`."""
-    (folder / "net.py").write_text(NET)
+    """Write x.npy, (rows, 784) float32 from N(0, 1), and y.npy, (rows,) int64 classes, into `folder`."""
     rng = np.random.default_rng(seed)
     np.save(folder / "x.npy", rng.standard_normal((rows, FEATURES), np.float32))
     np.save(folder / "y.npy", rng.integers(CLASSES, size=rows))
@@ -97,18 +87,14 @@ def thalweg_job(
     *,
     steps: int,
     workers: int = WORKERS,
-    engine: str = "numpy",
     cluster: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """The job file that does a rival's work: nothing held out, scaled, evaluated or saved on the way.
 
-    A worker has one microbatch a step, as a rival's has one batch. With the engine "torch" the model is NET, else our
-    own. `cluster` are more keys of [cluster].
+    A worker has one microbatch a step, as a rival's has one batch. `cluster` are more keys of [cluster].
 
     The paths are relative to the folder of `write_data`, where the job file must lie.
     """
-    hidden = workload.hidden
-    own = {"use": "mlp", "hidden": [hidden, hidden]}
     return {
         "name": f"bench-{workload.hidden}",
         "data": {
@@ -117,7 +103,7 @@ def thalweg_job(
             "task": "classification",
             "scale": "none",
         },
-        "model": {"use": "net.py:build", "hidden": hidden} if engine == "torch" else own,
+        "model": {"use": "mlp", "hidden": [workload.hidden, workload.hidden]},
         "train": {
             "steps": steps,
             "batch_size": workers * workload.batch,
@@ -125,7 +111,7 @@ def thalweg_job(
             "eval_every": 0,
         },
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers, **({} if engine == "numpy" else {"engine": engine}), **(cluster or {})},
+        "cluster": {"workers": workers, **(cluster or {})},
         "checkpoint": {"every_steps": 0},
         "metrics": {"port": 0},
     }

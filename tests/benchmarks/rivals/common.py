@@ -52,7 +52,8 @@ class Task:
         return self.batch * self.workers
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number of something on a command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number >= 1; found {text}")
     return int(text)
@@ -63,7 +64,7 @@ def parse_task(argv: Sequence[str] | None = None) -> Task:
     parser = argparse.ArgumentParser(description="Run one rival and print its timing as a JSON line.")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     for name in ("hidden", "batch", "workers", "warmup-steps", "steps"):
-        parser.add_argument(f"--{name}", type=_count, required=True, metavar="N")
+        parser.add_argument(f"--{name}", type=count, required=True, metavar="N")
     parser.add_argument("--learning-rate", type=float, default=Task.learning_rate)
     parser.add_argument("--momentum", type=float, default=Task.momentum)
     parser.add_argument("--seed", type=int, default=Task.seed)

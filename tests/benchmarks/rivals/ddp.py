@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import MutableMapping
 from time import perf_counter
 
 import torch
@@ -48,8 +49,13 @@ def work(rank: int, task: Task) -> None:
     dist.destroy_process_group()
 
 
+def meet(environment: MutableMapping[str, str]) -> None:
+    """Says where the ranks of this machine find each other."""
+    environment.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), GLOO_SOCKET_IFNAME="lo")
+
+
 def run(task: Task) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()), GLOO_SOCKET_IFNAME="lo")
+    meet(os.environ)
     torch.multiprocessing.spawn(work, args=(task,), nprocs=task.workers)
 
 

@@ -1,0 +1,123 @@
+"""The rival that trains any `nn.Module`: one process alone, or with `--workers n` under DistributedDataParallel.
+
+It builds the very module that Thalweg trains, from the same file, draws its rows at random, and prints one JSON line.
+
+    python -m tests.benchmarks.rivals.nn_module --network networks/mlp.py --options '{"hidden": 128}' --data DIR \
+        --batch 64 --workers 2 --warmup-steps 10 --steps 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tests.benchmarks.rivals.common import count, timing
+from tests.benchmarks.rivals.ddp import meet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from thalweg_worker.batch import DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleTask:
+    """One run on a module of a user's file.
+
+    network, options: the file, and the options of its `build`
+    data:             folder with x.npy, (rows, ...), and y.npy, (rows, ...) int64 classes
+    the rest:         as of `common.Task`
+    """
+
+    network: Path
+    options: dict[str, Any]
+    data: Path
+    batch: int
+    workers: int
+    warmup_steps: int
+    steps: int
+    learning_rate: float
+    momentum: float
+
+
+def build(task: ModuleTask, x: np.ndarray, y: np.ndarray) -> tuple[nn.Module, Any]:
+    """The module and its loss."""
+    found = spec_from_file_location(task.network.stem, task.network)
+    assert found is not None  # it is a .py file
+    assert found.loader is not None
+    file = module_from_spec(found)
+    found.loader.exec_module(file)
+    spec = DataSpec(
+        input_shape=x.shape[1:],
+        input_dtype="float32" if x.dtype == np.float32 else "int64",
+        task="classification",
+        classes=int(y.max()) + 1,
+        target_shape=y.shape[1:],
+    )
+    torch.manual_seed(0)
+    built = file.build(spec, **task.options)
+    return built if isinstance(built, tuple) else (built, nn.functional.cross_entropy)
+
+
+def work(rank: int, task: ModuleTask) -> None:
+    """Train as one worker; rank 0 reports."""
+    torch.set_num_threads(1)
+    if task.workers > 1:
+        dist.init_process_group("gloo", rank=rank, world_size=task.workers)
+    x, y = (np.load(task.data / name) for name in ("x.npy", "y.npy"))
+    module, loss = build(task, x, y)
+    if task.workers > 1:
+        module = DistributedDataParallel(module, gradient_as_bucket_view=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=task.learning_rate, momentum=task.momentum)
+    rng = np.random.default_rng(rank)
+    all_x, all_y = torch.from_numpy(x), torch.from_numpy(y)
+    batch_x, batch_y = (torch.empty((task.batch, *all_.shape[1:]), dtype=all_.dtype) for all_ in (all_x, all_y))
+    stamps_s = []
+    for step in range(task.warmup_steps + task.steps):
+        if step == task.warmup_steps:
+            if task.workers > 1:
+                dist.barrier()
+            stamps_s.append(perf_counter())
+        rows = torch.from_numpy(rng.integers(len(x), size=task.batch))
+        torch.index_select(all_x, 0, rows, out=batch_x)
+        torch.index_select(all_y, 0, rows, out=batch_y)
+        optimizer.zero_grad()
+        loss(module(batch_x), batch_y).backward()
+        optimizer.step()
+        if step >= task.warmup_steps:
+            stamps_s.append(perf_counter())
+    if rank == 0:
+        print(json.dumps(timing(stamps_s, task.batch * task.workers)), flush=True)
+    if task.workers > 1:
+        dist.barrier()  # leave together: gloo aborts a process whose peer went while its threads still served it
+        dist.destroy_process_group()
+
+
+def parse_task() -> ModuleTask:
+    """The task on the command line; the options are the fields of `ModuleTask`."""
+    parser = argparse.ArgumentParser(description="Train a module alone or under DDP, and print its timing as JSON.")
+    parser.add_argument("--network", type=Path, required=True, metavar="FILE.py")
+    parser.add_argument("--options", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    for name in ("batch", "workers", "warmup-steps", "steps"):
+        parser.add_argument(f"--{name}", type=count, required=True, metavar="N")
+    parser.add_argument("--learning-rate", type=float, default=0.01)
+    parser.add_argument("--momentum", type=float, default=0.9)
+    return ModuleTask(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    task = parse_task()
+    if task.workers == 1:
+        work(0, task)
+    else:
+        meet(os.environ)
+        torch.multiprocessing.spawn(work, args=(task,), nprocs=task.workers)
