@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from thalweg_cluster.launch.cores import Oversubscribed, oversubscribed
+from thalweg_cluster.launch.lean_ray import lean_node
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.sections import ClusterSection
 
@@ -62,6 +63,15 @@ def quiet() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+def start(cpus: int) -> None:
+    """A cluster of our own on this machine, which has `cpus` CPUs, whatever it has in truth."""
+    quiet()
+    # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with lean_node():
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
 @contextlib.contextmanager
 def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversubscribed | None]:
     """Connects to Ray for the length of the block; yields what to warn of.
@@ -72,17 +82,9 @@ def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversu
     """
     cores = len(os.sched_getaffinity(0))
     if address is None:
-        quiet()
         warning = oversubscribed(cluster.most, cores)
-        # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        ray.init(
-            # So many processes Ray starts ahead: one for each worker, one for the server, one for the coordinator.
-            num_cpus=cluster.most + 2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        # So many processes Ray starts ahead: one for each worker, one for the server, one for the coordinator.
+        start(cluster.most + 2)
     else:
         warning = None
         connect(address)

@@ -124,19 +124,15 @@ class Cluster:
 
 def main(cpus: int) -> None:
     """Until standard input ends, or the cluster is lost."""
-    import logging
-
     import ray
 
-    from thalweg_cluster.launch.ray_cluster import connect, quiet
+    from thalweg_cluster.launch.ray_cluster import connect, start
 
     given = os.environ.get("RAY_ADDRESS")
     if given:
         connect(given)
     else:
-        quiet()
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        start(cpus)
     address = ray.get_runtime_context().gcs_address
     while True:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
