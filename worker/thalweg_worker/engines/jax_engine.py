@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from thalweg_worker.batch import Batch
 from thalweg_worker.engines.foreign import random_bytes
 from thalweg_worker.engines.jax_model import JaxModel
-from thalweg_worker.engines.memory import unguarded
+from thalweg_worker.engines.memory import keep_freed_memory, unguarded
 from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
 
 
@@ -29,6 +29,7 @@ class JaxEngine:
     deterministic = True
 
     def __init__(self, model: JaxModel) -> None:
+        keep_freed_memory()
         self._model = model
         self._compiled = jax.jit(self._loss_and_gradients)
         self._loss = jax.jit(lambda leaves, x, y: model.loss(model.tree(leaves), Batch(x, y)))

@@ -16,6 +16,7 @@ import torch
 
 from thalweg_worker.batch import Batch
 from thalweg_worker.engines.foreign import random_bytes
+from thalweg_worker.engines.memory import keep_freed_memory
 from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
 from thalweg_worker.engines.torch_model import TorchModel, tensor
 
@@ -26,6 +27,7 @@ class TorchEngine:
     deterministic = True
 
     def __init__(self, model: TorchModel) -> None:
+        keep_freed_memory()
         torch.set_num_threads(1)  # the host's CPUs are dealt out to workers; and more would change the bits
         torch.use_deterministic_algorithms(True)
         self._model = model
