@@ -470,6 +470,7 @@ class Killable:
         self.process.stdout.close()
 
 
+@pytest.mark.slow
 def test_1000_submits_by_8_clients_over_kill_9_lose_and_double_nothing(tmp_path, job):
     """Each client tries again with the same request id until it is answered; what was answered stays."""
     service = Killable(tmp_path / "state")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.integration.local_run import train_locally
 from tests.integration.test_checkpoints import LARGE, SMALL_BLOCKS, bits
+from tests.tiers import slow_but
 
 from thalweg_cluster.checkpoints import ReplicaMemory, ReplicaStore, newest
 
@@ -29,7 +30,7 @@ def replicating(memories, every_s=1e-4, of_server=None, **options):
     return train_locally(steps=STEPS, schedule=SCHEDULE, of_server=of_server, **options)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_but(MODES, 1))
 def test_a_run_that_goes_on_from_a_replica_ends_in_the_same_bits(mode, tmp_path):
     """From the newest one, of which half of the memories are lost; nothing else is left of it."""
     options = dict(MODES[mode])

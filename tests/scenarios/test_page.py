@@ -11,6 +11,7 @@ from tests.cluster.service.rows import submission
 from tests.integration.job_service import served
 from tests.scenarios.browser import DESK, PHONE, chromium, needs_chromium
 from tests.scenarios.served import Served
+from tests.tiers import slow_but
 
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.security.tokens import Tokens
@@ -254,8 +255,8 @@ def test_a_token_is_asked_for_once_and_the_read_only_one_cannot_cancel(browser, 
         assert "read" not in browser.run("return location.href + document.cookie + JSON.stringify(localStorage)")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("scheme", slow_but(["light", "dark"], 1))
+@pytest.mark.parametrize("size", slow_but([(PHONE,), (DESK,)], 0), ids=["phone", "desk"])
 def test_it_can_be_read_on_a_phone_and_at_a_desk_in_light_and_in_dark(browser, service, size, scheme, tmp_path):
     """Nothing is wider than the screen, what is clicked is large enough, and text stands out from what is behind."""
     add(service, "a-name-that-has-no-place-to-break-" * 4, State.FAILED, "no/place/to/break" * 30)
