@@ -27,7 +27,7 @@ test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minut
 	$(BIN)/pytest -m 'slow and alone'
 
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
-	$(BIN)/pytest -m faults --faults-table $(if $(OUT),--faults-out $(OUT))
+	$(BIN)/pytest -m faults $(TOGETHER) --faults-table $(if $(OUT),--faults-out $(OUT))
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side; the same nn.Module, too
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json

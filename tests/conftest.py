@@ -7,9 +7,9 @@ from hypothesis import settings
 # The table of faults is a plugin, which must know its options before tests are looked for.
 from tests.faults.table import (  # noqa: F401
     pytest_addoption,
-    pytest_collection_finish,
     pytest_configure,
     pytest_runtest_makereport,
+    pytest_runtest_setup,
     pytest_terminal_summary,
     row,
 )

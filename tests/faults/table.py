@@ -21,31 +21,46 @@ from pathlib import Path
 import pytest
 
 COLUMNS = ("fault", "how injected", "expected", "found", "recovery")
-ROW = pytest.StashKey["Row"]()
+PROPERTY = "faults"
+"""Of the report of a test: with reports its finding gets from the process that ran it to the one that has the table."""
+FINDING = pytest.StashKey["Finding"]()
 
 
 @dataclass
-class Row:
-    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`."""
+class Finding:
+    """What one test has to say. seen: "" where no more than was expected; recovery_s: how long until the run went on"""
 
     fault: str
     how: str
     expected: str
+    seen: str = ""
+    recovery_s: float | None = None
+
+    def found(self, text: str, *, recovery_s: float | None = None) -> None:
+        """What came of it, where that says more than what was expected; how long it took until the run went on."""
+        self.seen, self.recovery_s = text, recovery_s
+
+
+@dataclass
+class Row:
+    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`; `at`: file and line of one."""
+
+    fault: str
+    how: str
+    expected: str
+    at: tuple[str, int] = ("", 0)
     seen: list[str] = field(default_factory=list)
     recoveries_s: list[float] = field(default_factory=list)
     tests: int = 0
     failed: int = 0
     skipped: int = 0
 
-    def found(self, text: str, *, recovery_s: float | None = None) -> None:
-        """What came of it, where that says more than what was expected; how long it took until the run went on."""
-        if text not in self.seen:
-            self.seen.append(text)
-        if recovery_s is not None:
-            self.recoveries_s.append(recovery_s)
-
-    def take(self, outcome: str) -> None:
+    def take(self, finding: Finding, outcome: str) -> None:
         """One of its tests has ended."""
+        if finding.seen and finding.seen not in self.seen:
+            self.seen.append(finding.seen)
+        if finding.recovery_s is not None:
+            self.recoveries_s.append(finding.recovery_s)
         self.tests += 1
         self.failed += outcome == "failed"
         self.skipped += outcome == "skipped"
@@ -79,20 +94,26 @@ class Table:
     """Collects rows while tests run."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, str], Row] = {}
+        self._rows: dict[tuple[str, str, str], Row] = {}
 
-    def row(self, fault: str, *, how: str, expected: str) -> Row:
-        """The row of these three texts."""
-        return self.rows.setdefault((fault, how, expected), Row(fault, how, expected))
+    def take(self, finding: Finding, outcome: str, at: tuple[str, int] = ("", 0)) -> None:
+        """A test at this file and line has ended."""
+        texts = (finding.fault, finding.how, finding.expected)
+        self._rows.setdefault(texts, Row(*texts, at=at)).take(finding, outcome)
+
+    @property
+    def rows(self) -> list[Row]:
+        """In the order in which the tests are written, however many of them ran at once."""
+        return sorted(self._rows.values(), key=lambda row: row.at)
 
     def markdown(self) -> str:
         """As a table of Markdown."""
-        lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells for row in self.rows.values())]
+        lines = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells for row in self.rows)]
         return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n" for cells in lines)
 
     def json(self) -> str:
         """The same, a list of objects."""
-        rows = [asdict(row) | {"found": row.verdict} for row in self.rows.values()]
+        rows = [asdict(row) | {"found": row.verdict} for row in self.rows]
         return json.dumps(rows, indent=2) + "\n"
 
 
@@ -105,41 +126,55 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 TABLE = pytest.StashKey[Table]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[TABLE] = Table()
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Rows stand in the order of the tests that are to run."""
-    for item in session.items:
-        mark = item.get_closest_marker("faults")
-        if mark is not None:
-            name = item.callspec.id if hasattr(item, "callspec") else ""
-            texts = {key: text.format(id=name) for key, text in mark.kwargs.items()}
-            item.stash[ROW] = session.config.stash[TABLE].row(mark.args[0].format(id=name), **texts)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of the test: also what breaks there is in the table."""
+    mark = item.get_closest_marker("faults")
+    if mark is not None:
+        name = item.callspec.id if hasattr(item, "callspec") else ""
+        texts = {key: text.format(id=name) for key, text in mark.kwargs.items()}
+        item.stash[FINDING] = Finding(mark.args[0].format(id=name), **texts)
 
 
 @pytest.fixture
-def row(request: pytest.FixtureRequest) -> Row:
-    """The row of this test in the table of faults."""
-    return request.node.stash[ROW]
+def row(request: pytest.FixtureRequest) -> Finding:
+    """What this test tells the table of faults."""
+    return request.node.stash[FINDING]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = yield
-    row = item.stash.get(ROW, None)
+    finding = item.stash.get(FINDING, None)
     # What breaks before or after the test itself counts, too.
-    if row is not None and (report.when == "call" or report.outcome != "passed"):
-        row.take(report.outcome)
+    if finding is not None and (report.when == "call" or report.outcome != "passed"):
+        report.user_properties.append((PROPERTY, asdict(finding)))
     return report
+
+
+@pytest.hookimpl
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Collector(config.stash.setdefault(TABLE, Table())))
+
+
+class Collector:
+    """Takes what reports say, from whichever process."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Each is seen here once."""
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                file, line, _ = report.location
+                self._table.take(Finding(**value), report.outcome, (file, line or 0))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     table = config.stash[TABLE]
     if config.getoption("faults_table") and table.rows:
         terminalreporter.section("what was done, and what came of it", sep="=")
-        terminalreporter.write(aligned([COLUMNS, *(row.cells for row in table.rows.values())]))
+        terminalreporter.write(aligned([COLUMNS, *(row.cells for row in table.rows)]))
     out = config.getoption("faults_out")
     if out is not None:
         folder = Path(out)

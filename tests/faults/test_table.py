@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 
-from tests.faults.table import Table, aligned
+import pytest
+from tests.faults.table import Finding, Table, aligned
 
 TESTS = """
 import pytest
@@ -47,13 +48,14 @@ def test_of_something_else():
 """
 
 
-def test_a_table_is_made_of_the_tests_that_ran(tmp_path):
+@pytest.mark.parametrize("at_once", [[], ["-p", "xdist", "-n", "2"]], ids=["one by one", "two at once"])
+def test_a_table_is_made_of_the_tests_that_ran(at_once, tmp_path):
     """One row for each three texts; what failed, or did not run, says so; what was not asked for is not there."""
     file = tmp_path / "test_it.py"
     file.write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "tests.faults.table", "-p", "no:cacheprovider", "-m", "not slow"]
     done = subprocess.run(
-        [*command, "--faults-table", "--faults-out", tmp_path / "out", "-c", "/dev/null", file],
+        [*command, *at_once, "--faults-table", "--faults-out", tmp_path / "out", "-c", "/dev/null", file],
         capture_output=True,
         text=True,
         check=False,
@@ -76,10 +78,12 @@ def test_a_table_is_made_of_the_tests_that_ran(tmp_path):
 
 def test_a_row_of_several_tests_tells_all_that_they_found():
     """Each finding once, and the shortest and longest recovery."""
-    row = Table().row("worker killed", how="SIGKILL", expected="=bits")
+    table = Table()
     for seconds in (0.5, 2.0):
-        row.found("=bits", recovery_s=seconds)
-        row.take("passed")
+        finding = Finding("worker killed", "SIGKILL", "=bits")
+        finding.found("=bits", recovery_s=seconds)
+        table.take(finding, "passed")
+    [row] = table.rows
     assert row.cells == ("worker killed", "SIGKILL", "=bits", "=bits (2 tests)", "0.50 to 2.00 s")
 
 
