@@ -93,19 +93,26 @@ def _number(value: float) -> str:
     return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
 
 
+_PROCESS = CollectorRegistry()
+ProcessCollector(registry=_PROCESS)
+
+
+def of_process() -> bytes:
+    """What Prometheus wants to know of any process: CPU, memory, files, start."""
+    return generate_latest(_PROCESS)
+
+
 def serve(metrics: Callable[[], str], port: int, address: str = LOOPBACK) -> int:
     """Serves /metrics on `address`, from threads of its own: what `metrics` says, called in one of them, and what
-    Prometheus wants to know of any process (CPU, memory, files). Returns the port (a free one where `port` is 0).
+    `of_process` does. Returns the port (a free one where `port` is 0).
 
     OSError where the port is taken.
     """
-    process = CollectorRegistry()
-    ProcessCollector(registry=process)
 
     class Metrics(Answering):
         def get(self) -> None:
             known = self.path.partition("?")[0] == "/metrics"
-            body = metrics().encode() + generate_latest(process) if known else b"there is nothing but /metrics\n"
+            body = metrics().encode() + of_process() if known else b"there is nothing but /metrics\n"
             self.answer(200 if known else 404, CONTENT_TYPE, body)
 
     server = HttpServer(address, port, Metrics, name="thalweg-metrics")

@@ -19,6 +19,7 @@ from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.cluster import Seen
 from thalweg_cluster.service.door import JobDoor
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.metrics import Calls
 from thalweg_cluster.service.page.door import PageDoor
 from thalweg_cluster.service.table import JobTable
 from thalweg_proto.errors import InputError, Problem
@@ -90,6 +91,7 @@ class Served:
         self.state = state
         self.table = JobTable(state / "jobs.sqlite3")
         self.runner, self.cluster, self.checks, self.changes = Pretended(), Nodes(cpus), Checks(), Changes()
+        self.calls = Calls()
         self.keeper = Keeper(self.table, state / "jobs", self.runner, self.cluster, self.changes)
         self.door = JobDoor(
             bind,
@@ -101,6 +103,7 @@ class Served:
             incoming=state / "incoming",
             files_max=MIB,
             changes=self.changes,
+            calls=self.calls,
             guard=guard,
         )
         self.address = f"127.0.0.1:{self.door.port}"
@@ -116,6 +119,7 @@ class Served:
             keeper=self.keeper,
             changes=self.changes,
             targets=self.state / "targets",
+            calls=self.calls,
             guard=self._guard,
         )
 

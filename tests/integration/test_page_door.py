@@ -8,19 +8,23 @@ import ssl
 import threading
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPSConnection
+from time import time
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.service.rows import submission
 from tests.integration.job_service import served
 
 from thalweg_cluster import web
+from thalweg_cluster.client import Client
+from thalweg_cluster.monitoring.catalogue import METRICS, Process
 from thalweg_cluster.monitoring.targets import Target, sd_json, targets_in
 from thalweg_cluster.security.certificates import make_certificates
 from thalweg_cluster.security.guard import Guard, Tls
 from thalweg_cluster.security.tokens import Tokens
 from thalweg_cluster.service.page import door as page_door
-from thalweg_proto.errors import ServerError
+from thalweg_proto.errors import InputError, ServerError
 from thalweg_proto.jobs import State
 
 JSON = {"Content-Type": "application/json"}
@@ -241,7 +245,7 @@ def test_beyond_loopback_it_listens_with_a_token_and_tls_only(tmp_path):
     for guard in (Guard(), Guard(tokens=Tokens.of(full="full"))):
         with pytest.raises(ServerError, match=r"refused to listen on 0\.0\.0\.0: expected a token and TLS"):
             page_door.PageDoor(
-                "0.0.0.0", 0, names=[], table=None, keeper=None, changes=None, targets=tmp_path, guard=guard
+                "0.0.0.0", 0, names=[], table=None, keeper=None, changes=None, targets=tmp_path, calls=None, guard=guard
             )  # fmt: skip
 
 
@@ -319,3 +323,37 @@ def test_a_mistake_of_ours_is_told_with_an_id_only(service, monkeypatch, caplog)
     name = answer["error"].split()[1].rstrip(":")
     assert "division" not in answer["error"]
     assert any(name in record.message for record in caplog.records)
+
+
+def test_the_services_own_metrics_say_what_was_asked_and_what_waits(service):
+    """Jobs by state, all states; calls by method and status; the longest time in the queue. promtool's rules hold."""
+    service.table.add(submission(submitted_s=time() - 60, workers=9), lambda _: None)  # too many to start
+    with Client(service.address) as client:
+        client.get("1")
+        with pytest.raises(InputError):
+            client.get("2")
+    with asked(service, "GET", "/metrics") as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        text = answer.read().decode()
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    jobs = {state.value: found["thalweg_jobs", state.value] for state in State}
+    assert jobs == dict.fromkeys(jobs, 0) | {"queued": 1}
+    assert 60 <= found[("thalweg_oldest_queued_seconds",)] < 600
+    assert found["thalweg_service_calls_total", "Get", "OK"] == 1
+    assert found["thalweg_service_calls_total", "Get", "NOT_FOUND"] == 1
+    assert found["thalweg_service_call_seconds_count", "Get"] == 2
+    assert found[("process_resident_memory_bytes",)] > 0
+    ours = {family.name for family in text_string_to_metric_families(text) if family.name.startswith("thalweg_")}
+    assert ours == {metric.family for metric in METRICS if metric.process is Process.SERVICE}
+
+
+def test_the_services_own_metrics_are_for_those_with_a_token(locked):
+    """The read-only one will do."""
+    assert ask(locked, "GET", "/metrics")[0] == 401
+    with asked(locked, "GET", "/metrics", bearer("read")) as answer:
+        assert answer.status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 import socket
@@ -20,11 +21,51 @@ from typing import Any
 import pytest
 from tests.scenarios.conftest import environment
 
+from thalweg_cluster.monitoring.dashboards import dashboards
+from thalweg_cluster.monitoring.rules import Timing
+
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
     reason="needs prometheus and promtool: apt-get install prometheus",
 )
 LOOK_S = 0.25
+TIMING = Timing(scrape_s=1)
+VARIABLES = {
+    "$__rate_interval": TIMING.window,
+    "$__range": "300s",
+    "$job": ".*",
+    "$run": ".*",
+}
+MAY_BE_INFINITE = "thalweg_worker_microbatch_seconds"
+
+
+def panel_queries() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Each expression of each panel of each dashboard, its variables filled in, with the panel; by file and title."""
+    found = {}
+    for file, model in dashboards(TIMING).items():
+        for panel in model["panels"]:
+            for target in panel.get("targets", ()):
+                expression = target["expr"]
+                for name, value in VARIABLES.items():
+                    expression = expression.replace(name, value)
+                found[f"{file}: {panel['title']} {target['refId']}"] = (expression, panel)
+    return found
+
+
+def implausible(values: list[float], panel: dict[str, Any], expression: str) -> str | None:
+    """Why an answer is not plausible; None: it is."""
+    if not values:
+        return "nothing"
+    if any(math.isnan(value) or value < 0 for value in values):
+        return f"{values}, where numbers from 0 on make sense"
+    if MAY_BE_INFINITE not in expression and any(map(math.isinf, values)):
+        return f"{values}, where finite numbers make sense"
+    defaults = panel["fieldConfig"]["defaults"]
+    if any(value > defaults.get("max", math.inf) + 1e-9 for value in values):
+        return f"{values}, where {defaults['max']} is the most"
+    if defaults["unit"] == "s" and max(v for v in values if math.isfinite(v)) > 600:
+        return f"{values} seconds"
+    return None
 
 
 def until(condition: Callable[[], Any], what: str, timeout_s: float) -> Any:

@@ -11,14 +11,13 @@ from time import time
 import pytest
 from tests.scenarios.conftest import ended, spawn
 from tests.scenarios.conftest import until as until_it_says
-from tests.scenarios.prometheus import needs_prometheus, until, watching
+from tests.scenarios.prometheus import TIMING, implausible, needs_prometheus, panel_queries, until, watching
 
-from thalweg_cluster.monitoring.dashboards import dashboards
-from thalweg_cluster.monitoring.rules import Timing, alerts, recordings
+from thalweg_cluster.monitoring.dashboards import SERVICE
+from thalweg_cluster.monitoring.rules import alerts, recordings
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, needs_prometheus]
 
-TIMING = Timing(scrape_s=1)
 DELAYS = 100
 PLAN = """
 [[fault]]
@@ -28,42 +27,6 @@ worker = 1
 seconds = 0.3
 """
 """So many microbatches of worker 1 take 0.3 s longer, whichever they are; then it is as quick as the other."""
-VARIABLES = {
-    "$__rate_interval": TIMING.window,
-    "$__range": "300s",
-    "$job": ".*",
-    "$run": ".*",
-}
-MAY_BE_INFINITE = "thalweg_worker_microbatch_seconds"
-
-
-def expressions() -> dict[str, tuple[str, dict]]:
-    """Each expression of each panel, its variables filled in, with the panel."""
-    found = {}
-    for file, model in dashboards(TIMING).items():
-        for panel in model["panels"]:
-            for target in panel.get("targets", ()):
-                expression = target["expr"]
-                for name, value in VARIABLES.items():
-                    expression = expression.replace(name, value)
-                found[f"{file}: {panel['title']} {target['refId']}"] = (expression, panel)
-    return found
-
-
-def wrong(values: list[float], panel: dict, expression: str) -> str | None:
-    """Why an answer is not plausible; None: it is."""
-    if not values:
-        return "nothing"
-    if any(math.isnan(value) or value < 0 for value in values):
-        return f"{values}, where numbers from 0 on make sense"
-    if MAY_BE_INFINITE not in expression and any(map(math.isinf, values)):
-        return f"{values}, where finite numbers make sense"
-    defaults = panel["fieldConfig"]["defaults"]
-    if any(value > defaults.get("max", math.inf) + 1e-9 for value in values):
-        return f"{values}, where {defaults['max']} is the most"
-    if defaults["unit"] == "s" and max(v for v in values if math.isfinite(v)) > 600:
-        return f"{values} seconds"
-    return None
 
 
 @pytest.fixture
@@ -113,12 +76,12 @@ def test_every_panel_and_rule_has_an_answer_and_the_straggler_is_told(prometheus
     assert lost["1"] > 2 * lost["0"]  # the waiting is put down to it, too
     until(lambda: straggler not in prometheus.firing(), "that the alert ends with the delays", 180)
 
-    everything = expressions()
+    everything = {name: asked for name, asked in panel_queries().items() if not name.startswith(SERVICE)}
     answers = {name: prometheus.query(expression) for name, (expression, _) in everything.items()}
     found = {
         name: why
         for name, (expression, panel) in everything.items()
-        if (why := wrong([value for _, value in answers[name]], panel, expression))
+        if (why := implausible([value for _, value in answers[name]], panel, expression))
     }
     assert found == {}
     for recording in recordings(TIMING):

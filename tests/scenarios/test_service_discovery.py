@@ -1,14 +1,18 @@
-"""A real Prometheus asks a service what there is to scrape."""
+"""A real Prometheus asks a service what there is to scrape, and the service itself."""
 
 from __future__ import annotations
+
+from time import time
 
 import pytest
 from tests.cluster.service.rows import submission
 from tests.integration.job_service import served
-from tests.scenarios.prometheus import needs_prometheus, until, watching
+from tests.scenarios.prometheus import implausible, needs_prometheus, panel_queries, until, watching
 
+from thalweg_cluster.client import Client
 from thalweg_cluster.exposition import serve
 from thalweg_cluster.launch.announcing import Announcement
+from thalweg_cluster.monitoring.dashboards import SERVICE
 from thalweg_cluster.monitoring.targets import Target
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.security.tokens import Tokens
@@ -42,3 +46,31 @@ def test_prometheus_scrapes_what_the_service_lists_with_the_token_of_a_file(tmp_
             assert (labels["thalweg_job"], labels["thalweg_process"], step) == ("digits", "coordinator", 7)
             service.table.change(job.id, State.SUCCEEDED)
             until(lambda: prometheus.query("up{job='thalweg'}") == [], "that nothing is scraped any more", 60)
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_every_panel_of_the_service_has_an_answer(tmp_path, monkeypatch):
+    """Of jobs that wait and calls that were answered, with the read-only token."""
+    token = tmp_path / "token"
+    token.write_text("read\n")
+    monkeypatch.setenv("THALWEG_READ_TOKEN_FILE", str(token))
+    guard = Guard(tokens=Tokens.of(full="full", read="read"))
+    with served(tmp_path / "state", guard=guard) as service, Client(service.address, token="read") as client:
+        service.table.add(submission(submitted_s=time() - 10, workers=9), lambda _: None)  # too many to start
+        url = f"{service.page.url}targets"
+        with watching(tmp_path / "monitor", tmp_path / "none", "--interval", "1", "--service", url) as prometheus:
+
+            def unanswered() -> dict[str, str]:
+                client.get("1")
+                return {
+                    name: why
+                    for name, (expression, panel) in panel_queries().items()
+                    if name.startswith(SERVICE)
+                    and (why := implausible([v for _, v in prometheus.query(expression)], panel, expression))
+                }
+
+            until(lambda: not unanswered(), "an answer to every panel of the service", 60)
+            assert prometheus.query('thalweg_jobs{job_state="queued"}')[0][1] == 1
+            assert prometheus.query("thalweg_oldest_queued_seconds")[0][1] >= 10
+            assert prometheus.query('thalweg_service_calls_total{method="Get", status="OK"}')[0][1] >= 1

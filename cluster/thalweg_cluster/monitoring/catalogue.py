@@ -30,6 +30,8 @@ class Process(Enum):
     at a time, so that no worker has a thread that would take the interpreter in the middle of a step."""
     COORDINATOR = "coordinator"
     """The actor that starts servers and workers, again where some die."""
+    SERVICE = "service"
+    """`thalweg serve`, where there is one; its page answers with them."""
 
 
 LABELS: Final = {
@@ -43,6 +45,9 @@ LABELS: Final = {
     "how": "`repeated`, `spoilt` or `missing`",
     "phase": "of a worker's step: `sample`, `compute`, `push` or `wait`",
     "sender": "`client`, or `host`: a server of the same job",
+    "job_state": "`queued`, `running`, `cancelling`, `succeeded`, `failed` or `cancelled`",
+    "method": "of the gRPC service of jobs",
+    "status": "of gRPC: `OK`, `NOT_FOUND`, ...",
     "process": "what died: `worker`, `server` or `coordinator`",
 }
 """What each label says."""
@@ -321,6 +326,30 @@ RECOVERING = _metric(
     "recovering_seconds", _G, "seconds", "For how long the run has been recovering from a loss; 0: it is not.",
     "Grows: no room for what died; see `ray status`.",
     process=Process.COORDINATOR,
+)  # fmt: skip
+
+# The service
+
+JOBS = _metric(
+    "jobs", _G, "jobs", "Jobs of the service by state.",
+    "`queued` grows: the cluster has no room; `thalweg jobs` says what each waits for. `failed` grows: `thalweg logs` "
+    "says why.",
+    "job_state", process=Process.SERVICE,
+)  # fmt: skip
+OLDEST_QUEUED = _metric(
+    "oldest_queued_seconds", _G, "seconds", "For how long the job that waits longest has been in the queue; 0: none.",
+    "Grows: it needs more than the cluster has, or others go before it; `thalweg jobs` says which.",
+    process=Process.SERVICE,
+)  # fmt: skip
+CALLS = _metric(
+    "service_calls_total", _C, "calls", "Calls that the service has answered, by method and status.",
+    "`INTERNAL` grows: a mistake in Thalweg, its log has more. `UNAUTHENTICATED` does: somebody has the wrong token.",
+    "method", "status", process=Process.SERVICE,
+)  # fmt: skip
+CALL_SECONDS = _metric(
+    "service_call_seconds", _H, "seconds", "From a call until its answer; of those that answer once.",
+    "The upper quantiles of `Get` are above 0.05: the disk of the table is slow, or the cores are taken.",
+    "method", process=Process.SERVICE,
 )  # fmt: skip
 
 METRICS: Final = tuple(_ALL)

@@ -1,4 +1,4 @@
-"""What Grafana shows: the cluster, one job, and runs side by side.
+"""What Grafana shows: the cluster, one job, runs side by side, and the service.
 
 Rules:
   - What shows one number shows the last one of the time range, so that a run that has ended has one.
@@ -17,6 +17,8 @@ from thalweg_cluster.monitoring.targets import JOB, RUN
 
 OF: Final = f'{JOB}=~"$job", {RUN}=~"$run"'
 NAMED: Final = f"{{{{{JOB}}}}} {{{{{RUN}}}}}"
+SERVICE: Final = "service.json"
+"""Of series that a service has; a run alone has none."""
 NOT_YET: Final = "no run in this time range"
 _RATE: Final = "$__rate_interval"
 
@@ -37,6 +39,10 @@ def dashboards(timing: Timing = Timing()) -> dict[str, dict[str, Any]]:
         "comparison.json": dashboard(
             "thalweg-comparison", "Thalweg: experiments side by side", "Runs of one or more jobs, beside each other.",
             _variables(multi=True), _comparison(), refresh=refresh,
+        ),
+        SERVICE: dashboard(
+            "thalweg-service", "Thalweg: service", "The queue of jobs, and how the service answers.",
+            [], _service(), refresh=refresh,
         ),
     }  # fmt: skip
 
@@ -476,6 +482,56 @@ def _comparison() -> Sequence[tuple[str, Sequence[Panel]]]:
                 Panel(
                     title="Bytes between hosts", unit="Bps", empty=NOT_YET, min=0, description=_described(c.WIRE),
                     queries=_one(f"sum {BY} (thalweg_run:wire_bytes:rate{{{OF}}})"),
+                ),
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _service() -> Sequence[tuple[str, Sequence[Panel]]]:
+    none = "no service in this time range"
+    return [
+        (
+            "Jobs",
+            [
+                Panel(
+                    title="Jobs by state", unit="none", empty=none, min=0, description=_described(c.JOBS),
+                    queries=_one(f"sum by (job_state) ({c.JOBS.name})", "{{job_state}}"),
+                ),
+                Panel(
+                    title="Longest time in the queue", unit="s", empty=none, min=0,
+                    description=_described(c.OLDEST_QUEUED),
+                    queries=_one(f"max({c.OLDEST_QUEUED.name})", "waits"),
+                ),
+            ],
+        ),
+        (
+            "Answers",
+            [
+                Panel(
+                    title="Calls by method and status", unit="cps", empty=none, min=0, description=_described(c.CALLS),
+                    queries=_one(
+                        f"sum by (method, status) (rate({c.CALLS.name}[{_RATE}]))", "{{method}} {{status}}"
+                    ),
+                ),
+                Panel(
+                    title="Time until the answer, 99 %", unit="s", empty=none, min=0,
+                    description=_described(c.CALL_SECONDS),
+                    queries=_one(
+                        f"histogram_quantile(0.99, sum by (method, le) (rate({c.CALL_SECONDS.name}_bucket[{_RATE}])))",
+                        "{{method}}",
+                    ),
+                ),
+                Panel(
+                    title="Memory", unit="bytes", empty=none, min=0,
+                    description="Resident memory of the service. Grows without end: report it.",
+                    queries=_one('process_resident_memory_bytes{job="thalweg-service"}', "service"),
+                ),
+                Panel(
+                    title="CPU", unit="percentunit", empty=none, min=0,
+                    description="Share of one core that the service takes. Above 1 for long: it answers more than it "
+                    "can.",
+                    queries=_one(f'rate(process_cpu_seconds_total{{job="thalweg-service"}}[{_RATE}])', "service"),
                 ),
             ],
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from thalweg_cluster.monitoring.rules import Timing
 
@@ -22,6 +23,17 @@ class Service:
     token_file: str | None = None
     ca_file: str | None = None
 
+    @property
+    def access(self) -> dict[str, Any]:
+        """How Prometheus is let in."""
+        access: dict[str, Any] = {}
+        if self.token_file is not None:
+            # The type is the default one, which Prometheus 2.42 does not fill in here.
+            access["authorization"] = {"type": "Bearer", "credentials_file": self.token_file}
+        if self.ca_file is not None:
+            access["tls_config"] = {"ca_file": self.ca_file}
+        return access
+
 
 def prometheus_config(
     targets: str, *, timing: Timing = Timing(), service: Service | None = None, rules: str = "rules.yml"
@@ -29,19 +41,17 @@ def prometheus_config(
     """`targets`: the folder in which runs write what there is to scrape; a relative one starts at the file's own."""
     every = f"{timing.scrape_s}s"
     found: dict[str, Any] = {"file_sd_configs": [{"files": [f"{targets}/*.json"], "refresh_interval": every}]}
+    others = []
     if service is not None:
-        asked: dict[str, Any] = {"url": service.url, "refresh_interval": every}
-        if service.token_file is not None:
-            # The type is the default one, which Prometheus 2.42 does not fill in here.
-            asked["authorization"] = {"type": "Bearer", "credentials_file": service.token_file}
-        if service.ca_file is not None:
-            asked["tls_config"] = {"ca_file": service.ca_file}
-        found["http_sd_configs"] = [asked]
+        found["http_sd_configs"] = [{"url": service.url, "refresh_interval": every, **service.access}]
+        page = urlsplit(service.url)
+        itself = {"scheme": page.scheme, "static_configs": [{"targets": [page.netloc]}], **service.access}
+        others.append({"job_name": "thalweg-service", **itself})
     return {
         "global": {"scrape_interval": every, "evaluation_interval": every, "scrape_timeout": every},
         "rule_files": [rules],
-        # A bound on a mistake: a process of the largest job has about half as many series.
-        "scrape_configs": [{"job_name": "thalweg", "sample_limit": 2000, **found}],
+        # The limit is a bound on a mistake: a process of the largest job has about half as many series.
+        "scrape_configs": [{"job_name": "thalweg", "sample_limit": 2000, **found}, *others],
     }
 
 

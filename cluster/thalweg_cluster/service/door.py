@@ -29,6 +29,7 @@ from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.keeper import Changes, Keeper
 from thalweg_cluster.service.messages import STATE_OF, row_message
+from thalweg_cluster.service.metrics import Calls
 from thalweg_cluster.service.runner import LOG, SUBMITTED
 from thalweg_cluster.service.shipping import check_header, check_size, digest_of, receive, sync_folder
 from thalweg_cluster.service.showing import CANCELLABLE, Showing, wrong_state
@@ -78,10 +79,12 @@ class JobDoor:
         incoming: Path,
         files_max: int,
         changes: Changes,
+        calls: Calls,
         guard: Guard,
     ) -> None:
         """Binds; raises what `Listener` does.
 
+        calls:     are counted there
         nodes:     the CPUs of each node of the Ray cluster; None: it is not known now
         incoming:  folder for what arrives
         files_max: bytes that the files of a job may have
@@ -103,14 +106,16 @@ class JobDoor:
             {
                 SERVICE: {
                     "Submit": grpc.stream_unary_rpc_method_handler(
-                        unary(storing(self._submit)), pb.SubmitPart.FromString, pb.SubmitReply.SerializeToString
+                        calls.unary("Submit", unary(storing(self._submit))),
+                        pb.SubmitPart.FromString,
+                        pb.SubmitReply.SerializeToString,
                     ),
-                    "Get": _unary(self._get, pb.GetRequest),
-                    "List": _unary(self._list, pb.ListRequest),
-                    "Cancel": _unary(self._cancel, pb.CancelRequest),
-                    "Resume": _unary(self._resume, pb.ResumeRequest),
-                    "Watch": _stream(self._watch, pb.WatchRequest),
-                    "Logs": _stream(self._logs, pb.LogsRequest),
+                    "Get": _unary(calls, "Get", self._get, pb.GetRequest),
+                    "List": _unary(calls, "List", self._list, pb.ListRequest),
+                    "Cancel": _unary(calls, "Cancel", self._cancel, pb.CancelRequest),
+                    "Resume": _unary(calls, "Resume", self._resume, pb.ResumeRequest),
+                    "Watch": _stream(calls, "Watch", self._watch, pb.WatchRequest),
+                    "Logs": _stream(calls, "Logs", self._logs, pb.LogsRequest),
                 }
             },
             calls_max=STREAMS_MAX + SHORT_CALLS_MAX + SUBMITS_MAX,
@@ -300,23 +305,27 @@ def refusal_for(error: Exception) -> Refusal | None:
     return None
 
 
-def _unary(answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(
+    calls: Calls, method: str, answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]
+) -> grpc.RpcMethodHandler[Any, Any]:
     def versioned(request: Any, context: grpc.ServicerContext) -> Any:
         _check_version(request.protocol_version)
         return answer(request, context)
 
     return grpc.unary_unary_rpc_method_handler(
-        unary(storing(versioned)), kind.FromString, lambda reply: reply.SerializeToString()
+        calls.unary(method, unary(storing(versioned))), kind.FromString, lambda reply: reply.SerializeToString()
     )
 
 
-def _stream(answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]) -> grpc.RpcMethodHandler[Any, Any]:
+def _stream(
+    calls: Calls, method: str, answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]
+) -> grpc.RpcMethodHandler[Any, Any]:
     def versioned(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         _check_version(request.protocol_version)
         yield from answer(request, context)
 
     return grpc.unary_stream_rpc_method_handler(
-        stream(versioned), kind.FromString, lambda reply: reply.SerializeToString()
+        calls.stream(method, stream(versioned)), kind.FromString, lambda reply: reply.SerializeToString()
     )
 
 

@@ -38,6 +38,7 @@ from thalweg_cluster.service.checker import Checker
 from thalweg_cluster.service.cluster import Cluster
 from thalweg_cluster.service.door import JobDoor
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.metrics import Calls
 from thalweg_cluster.service.page.door import PageDoor
 from thalweg_cluster.service.runner import Commands
 from thalweg_cluster.service.table import JobTable
@@ -83,7 +84,7 @@ def serve(spec: ServeSpec, environment: Mapping[str, str], console: Console) -> 
         stack.callback(table.close)
         _tidy(state, table)
         guards, ca = _guards(spec, state)
-        changes = Changes()
+        changes, calls = Changes(), Calls()
         checker = Checker()
         stack.callback(checker.close)
         variables = {key: value for key, value in environment.items() if key != ADDRESS}
@@ -101,10 +102,11 @@ def serve(spec: ServeSpec, environment: Mapping[str, str], console: Console) -> 
             checker=checker,
             cluster=cluster,
             changes=changes,
+            calls=calls,
             guard=guards[spec.host],
             state=state,
         )
-        page = None if spec.page is None else _page(*spec.page, table, keeper, changes, guards[spec.page[0]], state)
+        page = None if spec.page is None else _page(spec.page, table, keeper, changes, calls, guards, state)
         # The ports are ours: what takes long, and what others see, begins now.
         stop = _stopped(stack)
         checker.start()
@@ -129,6 +131,7 @@ def _door(
     checker: Checker,
     cluster: Cluster,
     changes: Changes,
+    calls: Calls,
     guard: Guard,
     state: Path,
 ) -> JobDoor:
@@ -143,6 +146,7 @@ def _door(
             incoming=state / INCOMING,
             files_max=spec.files_max,
             changes=changes,
+            calls=calls,
             guard=guard,
         )
     except ServerError as error:
@@ -153,8 +157,15 @@ def _door(
 
 
 def _page(
-    host: str, port: int, table: JobTable, keeper: Keeper, changes: Changes, guard: Guard, state: Path
+    at: tuple[str, int],
+    table: JobTable,
+    keeper: Keeper,
+    changes: Changes,
+    calls: Calls,
+    guards: Mapping[str, Guard],
+    state: Path,
 ) -> PageDoor:
+    host, port = at
     try:
         return PageDoor(
             host,
@@ -164,7 +175,8 @@ def _page(
             keeper=keeper,
             changes=changes,
             targets=state / TARGETS,
-            guard=guard,
+            calls=calls,
+            guard=guards[host],
         )
     except ServerError as error:
         raise _not_allowed("--page", error) from None

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from thalweg_cluster.monitoring.catalogue import METRICS, Kind
-from thalweg_cluster.monitoring.dashboards import dashboards
+from thalweg_cluster.monitoring.dashboards import SERVICE, dashboards
 from thalweg_cluster.monitoring.rules import Timing, alerts, recordings
 
 MODELS = dashboards()
@@ -33,10 +33,10 @@ def known() -> set[str]:
     return names | {recording.name for recording in recordings()} | OF_OTHERS
 
 
-def test_there_is_one_for_the_cluster_one_for_a_job_and_one_for_comparison():
+def test_there_is_one_for_the_cluster_a_job_comparison_and_the_service():
     """Each has a uid of its own, by which links and bookmarks stay."""
-    assert sorted(MODELS) == ["cluster.json", "comparison.json", "job.json"]
-    assert len({model["uid"] for model in MODELS.values()}) == 3
+    assert sorted(MODELS) == ["cluster.json", "comparison.json", "job.json", "service.json"]
+    assert len({model["uid"] for model in MODELS.values()}) == 4
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -69,12 +69,12 @@ def test_a_single_number_is_the_last_one_of_the_time_range(panel):
         assert ("$__range" in target["expr"]) == target["instant"]
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_runs_of_the_time_range_can_be_chosen(model):
-    """Variables are asked for anew when the time range changes."""
-    source, *asked = model["templating"]["list"]
+@pytest.mark.parametrize("file", MODELS)
+def test_runs_of_the_time_range_can_be_chosen(file):
+    """Variables are asked for anew when the time range changes. The service is none of its runs."""
+    source, *asked = MODELS[file]["templating"]["list"]
     assert (source["type"], source["query"]) == ("datasource", "prometheus")
-    assert [variable["name"] for variable in asked] == ["job", "run"]
+    assert [variable["name"] for variable in asked] == ([] if file == SERVICE else ["job", "run"])
     assert all(variable["refresh"] == 2 for variable in asked)
     assert all(variable["query"].startswith("label_values(") for variable in asked)
 

@@ -77,15 +77,18 @@ def test_a_rule_that_is_broken_fails_its_unit_test(tmp_path, group):
 def test_prometheus_is_told_where_the_targets_are():
     """The folder of files, and the service where there is one; a bound on the series of a process."""
     files = monitoring_files("/runs/targets", "/m", timing=Timing(scrape_s=7), service=Service(url="http://x/targets"))
-    [scraped] = yaml.safe_load(files["prometheus.yml"])["scrape_configs"]
+    scraped, itself = yaml.safe_load(files["prometheus.yml"])["scrape_configs"]
     assert scraped["file_sd_configs"] == [{"files": ["/runs/targets/*.json"], "refresh_interval": "7s"}]
     assert scraped["http_sd_configs"] == [{"url": "http://x/targets", "refresh_interval": "7s"}]
     assert scraped["sample_limit"] == 2000
+    assert itself == {"job_name": "thalweg-service", "scheme": "http", "static_configs": [{"targets": ["x"]}]}
     locked = Service(url="https://x/targets", token_file="/t/token", ca_file="/t/ca.pem")
-    [scraped] = yaml.safe_load(monitoring_files("/t", "/m", service=locked)["prometheus.yml"])["scrape_configs"]
-    [asked] = scraped["http_sd_configs"]
-    assert asked["authorization"] == {"type": "Bearer", "credentials_file": "/t/token"}
-    assert asked["tls_config"] == {"ca_file": "/t/ca.pem"}
+    scraped, itself = yaml.safe_load(monitoring_files("/t", "/m", service=locked)["prometheus.yml"])["scrape_configs"]
+    for asked in (*scraped["http_sd_configs"], itself):  # and the runs get no token
+        assert asked["authorization"] == {"type": "Bearer", "credentials_file": "/t/token"}
+        assert asked["tls_config"] == {"ca_file": "/t/ca.pem"}
+    assert itself["scheme"] == "https"
+    assert "authorization" not in scraped
     [alone] = yaml.safe_load(monitoring_files("/t", "/m")["prometheus.yml"])["scrape_configs"]
     assert "http_sd_configs" not in alone
 

@@ -1,4 +1,4 @@
-"""The HTTP door of the service: the page, what it asks, and the list of targets (`page/__init__.py` has all of it).
+"""The HTTP door of the service: the page, what it asks, and what Prometheus does (`page/__init__.py` has all of it).
 
 Rules:
   - It decides nothing about jobs: it changes the table, and tells the keeper that something has changed.
@@ -20,11 +20,13 @@ from time import monotonic, time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from thalweg_cluster.exposition import CONTENT_TYPE
 from thalweg_cluster.launch.announcing import announced
 from thalweg_cluster.monitoring.targets import sd_json
 from thalweg_cluster.security.guard import Guard, why_not_listen
 from thalweg_cluster.security.tokens import Right
 from thalweg_cluster.service.keeper import Changes, Keeper
+from thalweg_cluster.service.metrics import Calls, metrics_of_service
 from thalweg_cluster.service.page.access import JSON, Refused, why_no_change, why_not_here, why_not_in
 from thalweg_cluster.service.page.following import Following
 from thalweg_cluster.service.page.news import JobsNow, Listener
@@ -78,12 +80,14 @@ class PageDoor:
         keeper: Keeper,
         changes: Changes,
         targets: Path,
+        calls: Calls,
         guard: Guard,
     ) -> None:
         """Binds. ServerError where `guard` is too little for `bind`, OSError where it cannot be bound.
 
         names:   by which browsers may call it, beside addresses
         targets: the folder in which the runs of jobs say what there is to scrape
+        calls:   those of the gRPC door
         """
         if (why := why_not_listen(bind, guard)) is not None:
             raise ServerError(why)
@@ -94,6 +98,7 @@ class PageDoor:
         self._keeper = keeper
         self._changes = changes
         self._targets = targets
+        self._calls = calls
         self._jobs = JobsNow(table, Showing(keeper))
         self._room = threading.BoundedSemaphore(LISTENERS_MAX)
         self._closed = False
@@ -131,6 +136,9 @@ class PageDoor:
         """All, at each time. What a run has left that is over, or is none of ours, is none."""
         folders = {str(self._keeper.folder(job.id)) for job in self._table.alive() if job.state.started}
         return sd_json(target for target in announced(self._targets) if target.folder in folders)
+
+    def metrics(self) -> bytes:
+        return metrics_of_service(self._table, self._calls)
 
     def listen(self, job_id: str | None, asked: _Asked) -> None:
         """Tells one who asked the news, until he is gone."""
@@ -185,6 +193,8 @@ class _Asked(Answering):
                 self.door.listen(query.get("job"), self)
             case "/targets":
                 self.answer(HTTPStatus.OK, JSON, self.door.targets().encode(), **HEADERS)
+            case "/metrics":
+                self.answer(HTTPStatus.OK, CONTENT_TYPE, self.door.metrics(), **HEADERS)
             case _:
                 raise RefusedError(_nothing_here(url.path))
 

@@ -1,0 +1,83 @@
+"""What the service says of itself to Prometheus."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from time import perf_counter, time
+from typing import Any
+
+import grpc
+import numpy as np
+
+from thalweg_cluster.exposition import Histogram, family, of_process, text
+from thalweg_cluster.monitoring import catalogue as c
+from thalweg_cluster.server.telemetry import BUCKET_BOUNDS_S, Durations
+from thalweg_cluster.service.table import JobTable
+from thalweg_proto.jobs import State
+
+
+class Calls:
+    """Counts calls as they are answered. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answered: Counter[tuple[str, str]] = Counter()
+        self._durations: dict[str, Durations] = {}
+
+    def unary(self, method: str, answer: Callable[[Any, grpc.ServicerContext], Any]) -> Callable[[Any, Any], Any]:
+        """What `answer` does; counted and timed."""
+
+        def counted(request: Any, context: grpc.ServicerContext) -> Any:
+            began_s = perf_counter()
+            try:
+                return answer(request, context)
+            finally:
+                self._count(method, context, perf_counter() - began_s)
+
+        return counted
+
+    def stream(
+        self, method: str, answer: Callable[[Any, grpc.ServicerContext], Iterator[Any]]
+    ) -> Callable[[Any, Any], Iterator[Any]]:
+        """Likewise, counted when it has ended: how long that takes is for who asks to say."""
+
+        def counted(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from answer(request, context)
+            finally:
+                self._count(method, context)
+
+        return counted
+
+    def _count(self, method: str, context: Any, seconds: float | None = None) -> None:
+        code: grpc.StatusCode = context.code() or grpc.StatusCode.OK  # None: nobody has said otherwise
+        with self._lock:
+            self._answered[method, code.name] += 1
+            if seconds is not None:
+                self._durations.setdefault(method, Durations()).add(np.array([seconds]))
+
+    def families(self) -> Iterator[list[str]]:
+        """As Prometheus is told."""
+        with self._lock:
+            yield family(c.CALLS, *(((method, status), n) for (method, status), n in sorted(self._answered.items())))
+            yield family(
+                c.CALL_SECONDS,
+                *(((method,), Histogram(BUCKET_BOUNDS_S, d.counts, d.sum_s)) for method, d in self._durations.items()),
+            )
+
+
+def metrics_of_service(table: JobTable, calls: Calls) -> bytes:
+    """What the service answers a scrape with."""
+    states = table.count_by_state()
+    queued = [job.submitted_s for job in table.alive() if job.state is State.QUEUED]
+    waiting_s = max(0.0, time() - min(queued)) if queued else 0.0
+    said = text(
+        [
+            family(c.JOBS, *(((state.value,), states.get(state, 0)) for state in State)),
+            family(c.OLDEST_QUEUED, waiting_s),
+            *calls.families(),
+        ]
+    )
+    return said.encode() + of_process()
