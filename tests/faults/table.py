@@ -43,12 +43,13 @@ class Finding:
 
 @dataclass
 class Row:
-    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`; `at`: file and line of one."""
+    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`; `at`: file, line and name of the
+    first."""
 
     fault: str
     how: str
     expected: str
-    at: tuple[str, int] = ("", 0)
+    at: tuple[str, int, str] = ("", 0, "")
     seen: list[str] = field(default_factory=list)
     recoveries_s: list[float] = field(default_factory=list)
     tests: int = 0
@@ -96,10 +97,12 @@ class Table:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str, str], Row] = {}
 
-    def take(self, finding: Finding, outcome: str, at: tuple[str, int] = ("", 0)) -> None:
-        """A test at this file and line has ended."""
+    def take(self, finding: Finding, outcome: str, at: tuple[str, int, str] = ("", 0, "")) -> None:
+        """A test of this file, line and name has ended."""
         texts = (finding.fault, finding.how, finding.expected)
-        self._rows.setdefault(texts, Row(*texts, at=at)).take(finding, outcome)
+        row = self._rows.setdefault(texts, Row(*texts, at=at))
+        row.at = min(row.at, at)
+        row.take(finding, outcome)
 
     @property
     def rows(self) -> list[Row]:
@@ -166,8 +169,8 @@ class Collector:
         """Each is seen here once."""
         for name, value in report.user_properties:
             if name == PROPERTY:
-                file, line, _ = report.location
-                self._table.take(Finding(**value), report.outcome, (file, line or 0))
+                file, line, test = report.location
+                self._table.take(Finding(**value), report.outcome, (file, line or 0, test))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

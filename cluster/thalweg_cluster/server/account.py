@@ -66,7 +66,7 @@ class Account:
         self._began = self._warm = 0.0  # perf_counter of version 0 and of the first version after the warm-up
         self._warm_steps = first  # steps that were done by then
         self._began_at: float | None = None  # of version 0, in seconds since 1970
-        self._row_s = 0.0  # perf_counter of the newest row
+        self._row_s, self._row_step = 0.0, first  # perf_counter of the newest row, and its step
 
     # What it is told
 
@@ -98,18 +98,19 @@ class Account:
                 self._warm, self._warm_steps = float(published_s[i]), step
             at_s = float(published_s[i])
             if job.has_row(version) or at_s - self._row_s >= max(ROW_S, ROW_SHARE * (at_s - self._began)):
-                self._row_s = at_s
-                self._pending.append((version, self._row(step, loss[i], gradient_norm[i], published_s[i])))
+                self._pending.append((version, self._row(step, loss[i], gradient_norm[i], at_s)))
+                self._row_s, self._row_step = at_s, step
         self._release_rows()
 
-    def _row(self, step: int, loss: float, gradient_norm: float, published_s: float) -> Row:
+    def _row(self, step: int, loss: float, gradient_norm: float, at_s: float) -> Row:
+        samples, taken_s = (step - self._row_step) * self._step.batch_size, at_s - self._row_s
         return Row(
             step=step,
-            time_s=float(published_s) - self._began,
+            time_s=at_s - self._began,
             train_loss=known(float(loss)),
             learning_rate=self._learning_rate(step - 1),
             gradient_norm=known(float(gradient_norm)),
-            samples_per_s=self._samples_per_s(step, float(published_s)),
+            samples_per_s=samples / taken_s if taken_s > 0 else 0.0,
         )
 
     def evaluated(self, message: Evaluated) -> None:

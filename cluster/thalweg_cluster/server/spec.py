@@ -43,6 +43,7 @@ class Row:
 
     time_s:     since step 0 began
     train_loss: mean loss over the batch, of the newest step
+    samples_per_s: since the row before; of the first row since step 0 began
     evaluation: {"loss": ..., "accuracy": ...} where the held-out set was evaluated at this version
     so_far:     what the attempt has come to (server/so_far.py), in the newest of the rows that were taken at one look
     """

@@ -136,6 +136,13 @@ def test_samples_per_s_leaves_the_warm_up_out():
     assert run.result(WARM_UP_STEPS + 20, fast[-1]).train_s == pytest.approx(fast[-1])
 
 
+def test_a_row_tells_the_speed_since_the_row_before():
+    """A run that becomes slow shows it at once, whatever it came to before."""
+    run = Run()
+    run.stepped(1, 0.5, 1.0, 3.0)
+    assert [row.samples_per_s for row in run.rows()] == pytest.approx([2 * BATCH, 2 * BATCH, BATCH / 2])
+
+
 def test_a_round_of_local_steps_in_which_the_warm_up_ends_is_left_out():
     """Rounds of four: the third one ends with step 12, and what counts begins there."""
     run = Run(local_steps=4, schedule={"name": "constant", "learning_rate": 1.0})
