@@ -43,8 +43,8 @@ class Finding:
 
 @dataclass
 class Row:
-    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`; `at`: file, line and name of the
-    first."""
+    """One line. `tests`: how many there are of it, and of these `failed` and `skipped`; `at`: where the first one
+    stands."""
 
     fault: str
     how: str
