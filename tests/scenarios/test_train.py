@@ -123,6 +123,19 @@ def test_a_model_that_raises_in_the_middle_names_the_rank_and_shows_the_users_li
     assert "fragile.py" in run.summary["error"]
 
 
+def test_a_model_that_is_too_large_for_the_memory_is_told_with_what_to_do(train, tmp_path):
+    """The batch, the microbatch, the bytes of the model, and the advice; no traceback."""
+    code = FRAGILE.replace('raise ValueError("seven samples are too many")', "np.empty(1 << 58)")
+    (tmp_path / "large.py").write_text(f"import numpy as np\n{code}")
+    run = train('model = { use = "large.py:build" }', "train.batch_size=60")
+    assert run.status == 1, run.output
+    assert "is out of memory: " in run.summary["error"]
+    assert "a microbatch of 8 samples" in run.summary["error"]
+    assert "train.batch_size = 60 in train.microbatches = 8) with 2,440 bytes" in run.summary["error"]
+    assert "Raise train.microbatches" in run.summary["error"]
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}  # it would only do so again
+
+
 FRAGILE = """
 from thalweg_worker.models import mlp
 

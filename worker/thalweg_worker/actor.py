@@ -21,6 +21,7 @@ from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
 from thalweg_worker.models import ModelSource
 from thalweg_worker.models.tracebacks import user_traceback
+from thalweg_worker.out_of_memory import advice, is_out_of_memory
 from thalweg_worker.sampler import Sampler
 
 NICENESS = 10
@@ -79,7 +80,8 @@ class Worker:
         address: name of the abstract Unix socket of this host's server
         The other argument only makes Ray wait until the server listens.
 
-        Raises WorkerError where the user's model raised, with that exception and the user's own frames.
+        Raises WorkerError where the user's model raised, with that exception and the user's own frames; or with
+        what to do where memory did not suffice.
         """
         spec = self._spec
         with join(address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as connection:
@@ -88,7 +90,14 @@ class Worker:
             except ThalwegError:
                 raise
             except Exception as error:
-                raise WorkerError(user_traceback(error)) from None
+                raise WorkerError(self._in_words(error)) from None
+
+    def _in_words(self, error: Exception) -> str:
+        if not is_out_of_memory(error):
+            return user_traceback(error)
+        sampler, parameters = self._spec.sampler, self._spec.layout.parameters
+        sizes = {"batch_size": sampler.batch_size, "microbatches": sampler.microbatches, "parameters": parameters}
+        return advice(error, rank=self._rank, engine=self._spec.engine, **sizes)
 
     def _train(self, connection: Connection) -> None:
         spec = self._spec
