@@ -21,7 +21,6 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -43,20 +42,21 @@ from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.saving import Saving
 from thalweg_cluster.hosts.shard import Shard
+from thalweg_cluster.hosts.silence import Silence
 from thalweg_cluster.hosts.snapshot import snapshot
 from thalweg_cluster.hosts.spec import Doors, ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
+from thalweg_cluster.hosts.wording import broke, lost, not_finite
 from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
 from thalweg_cluster.server.telemetry import WireCounts
-from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
-from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
+from thalweg_proto.errors import ProtocolError, ServerError, ThalwegError, WorkerError
 from thalweg_proto.formats import make_format
 from thalweg_proto.messages import Broke, Evaluate, Evaluated, Left, PartFinal, Ready, Work
 from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment
@@ -167,8 +167,7 @@ class HostServer:
         workers = spec.topology.workers
         chunks = [share(spec.step.chunks, rank, workers) for rank in self.ranks]
         self._chunks = range(chunks[0].start, chunks[-1].stop) if chunks else range(0)  # that this host evaluates
-        self._heard_s: dict[int, float] = {}  # when each host that must say something said something
-        self._awake_s = 0.0  # when the clock had its last turn
+        self._silence = Silence((), spec.patience_s, 0.0)  # of the hosts that must say something
         self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
         self._beat_s = 0.0
         self._ready = self._began = self._stopped = self._left = False
@@ -245,14 +244,9 @@ class HostServer:
         return str(failure)
 
     def _broke(self, failure: Exception) -> ServerError:
-        """What nobody designed, in words."""
-        host, last = self.spec.host, traceback.extract_tb(failure.__traceback__)[-1]
-        begin, end = self.shards.bounds[host]
-        return ServerError(
-            f"the server of host {host} at {self._doors[host].hosts} broke at step {self._step}, with shard "
-            f"[{begin}, {end}): {type(failure).__name__}: {failure} ({Path(last.filename).name}, line {last.lineno}). "
-            f"This is a mistake in Thalweg, not in the job; the traceback is in the log of that process."
-        )
+        host = self.spec.host
+        address = self._doors[host].hosts
+        return broke(failure, host=host, address=address, step=self._step, shard=self.shards.bounds[host])
 
     @property
     def _step(self) -> int:
@@ -260,10 +254,8 @@ class HostServer:
         return self.spec.step.steps_done(self._flow.version)
 
     def _loop(self) -> None:
-        now = perf_counter()
         peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
-        self._heard_s = dict.fromkeys(peers, now)
-        self._awake_s = now
+        self._silence = Silence(peers, self.spec.patience_s, perf_counter())
         while not self._over():
             for rank, record in self._door.receive(0.5 if self._suspicion else self._beat_every_s / 2):
                 self._on_worker(rank, record)
@@ -294,13 +286,10 @@ class HostServer:
             self._lead.replicate(now)
         if self._suspicion is not None and now - self._suspicion[0] > EXPLAIN_S:
             raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
-        if now - self._awake_s > self.spec.patience_s / 2:  # this process stood still: what others said waits here
-            self._heard_s = dict.fromkeys(self._heard_s, now)
+        if self._silence.stood_still(now):
             self.in_hand.stood_still(now)
-        self._awake_s = now
-        for host, heard_s in self._heard_s.items():
-            if now - heard_s > self.spec.patience_s:
-                raise self._lost(host, f"it said nothing for {self.spec.patience_s:g} s")
+        if (silent := self._silence.silent(now)) is not None:
+            raise self._lost(silent, f"it said nothing for {self.spec.patience_s:g} s")
         if now - self._looked_s > LOOK_S:
             self._looked_s = now
             self._look_after_workers(now)
@@ -309,12 +298,9 @@ class HostServer:
         self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
 
     def _lost(self, host: int, found: str) -> ServerError:
-        begin, end = self.shards.bounds[host]
-        address = self._doors[host].hosts if host < len(self._doors) else "unknown address"
-        return ServerError(
-            f"host {host} at {address} is gone at step {self._step}, with shard [{begin}, {end}): {found} "
-            f"(noticed by host {self.spec.host} at {self._doors[self.spec.host].hosts})"
-        )
+        addresses = [each.hosts for each in self._doors]
+        bounds = self.shards.bounds
+        return lost(host, found, step=self._step, bounds=bounds, addresses=addresses, by=self.spec.host)
 
     # Workers
 
@@ -431,18 +417,8 @@ class HostServer:
         self._finishing = True
 
     def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
-        bad = np.flatnonzero(~np.isfinite(parameters))
-        # None: it is the rule's state that is not finite.
-        at = begin + int(bad[0]) if len(bad) else begin
-        tensor = next(t for t in self.spec.layout.tensors if at < t.end)
-        where = f" at {self.spec.layout.locate(at)[1]}" if len(bad) and tensor.begin <= at else ""
-        found = f"{parameters[at - begin]}{where}" if len(bad) else "an infinite state of the rule"
-        first = min(self.spec.step.steps_done(step), self.spec.step.steps - 1)
-        rate = self.spec.step.learning_rate()(first)
-        raise NonFiniteError(
-            f"step {first}: the update of {tensor.name!r} is {found} (shard of host {self.spec.host}); the learning "
-            f"rate was {rate:g}. Nothing of this block was published. {ADVICE}"
-        )
+        spec = self.spec
+        raise not_finite(step, begin, parameters, layout=spec.layout, job=spec.step, host=spec.host)
 
     # Checkpoints
 
@@ -493,10 +469,10 @@ class HostServer:
             self._flow.on_parameters(event)
         elif isinstance(event, events.LeadSaid):
             if self._lead is None:
-                self._heard_s[0] = perf_counter()
+                self._silence.heard(0, perf_counter())
             self._on_lead(event.message)
         elif isinstance(event, events.HostSaid):
-            self._heard_s[event.host] = perf_counter()
+            self._silence.heard(event.host, perf_counter())
             assert self._lead is not None  # the door lets no host attend elsewhere
             self._lead.on(event.host, event.message)
         elif isinstance(event, events.Answered):
