@@ -19,16 +19,23 @@ from thalweg_cluster.security.tokens import Tokens
 from thalweg_proto.jobs import State
 
 
-@needs_prometheus
-@pytest.mark.slow
-def test_prometheus_scrapes_what_the_service_lists_with_the_token_of_a_file(tmp_path, monkeypatch):
-    """As long as the job runs; the labels say which job it is."""
+@pytest.fixture
+def guard(tmp_path, monkeypatch):
+    """Of a service that asks for tokens; Prometheus gets the read-only one, from a file."""
     token = tmp_path / "token"
     token.write_text("read\n")
     monkeypatch.setenv("THALWEG_READ_TOKEN_FILE", str(token))
-    guard = Guard(tokens=Tokens.of(full="full", read="read"))
+    return Guard(tokens=Tokens.of(full="full", read="read"))
+
+
+@needs_prometheus
+@pytest.mark.slow
+def test_prometheus_scrapes_what_the_service_lists_with_the_token_of_a_file(tmp_path, guard):
+    """As long as the job runs; the labels say which job it is."""
     with served(tmp_path / "state", guard=guard) as service:
-        job = service.table.add(submission(), lambda job_id: service.keeper.folder(job_id).mkdir(parents=True))
+        # Of too many workers for the keeper to start it by itself meanwhile.
+        waits = submission(workers=9)
+        job = service.table.add(waits, lambda job_id: service.keeper.folder(job_id).mkdir(parents=True))
         service.runner.alive[service.keeper.folder(job.id)] = None
         service.table.change(job.id, State.RUNNING, started_s=1.0)
         port = serve(lambda: "thalweg_step 7\n", 0)
@@ -50,12 +57,8 @@ def test_prometheus_scrapes_what_the_service_lists_with_the_token_of_a_file(tmp_
 
 @needs_prometheus
 @pytest.mark.slow
-def test_every_panel_of_the_service_has_an_answer(tmp_path, monkeypatch):
+def test_every_panel_of_the_service_has_an_answer(tmp_path, guard):
     """Of jobs that wait and calls that were answered, with the read-only token."""
-    token = tmp_path / "token"
-    token.write_text("read\n")
-    monkeypatch.setenv("THALWEG_READ_TOKEN_FILE", str(token))
-    guard = Guard(tokens=Tokens.of(full="full", read="read"))
     with served(tmp_path / "state", guard=guard) as service, Client(service.address, token="read") as client:
         service.table.add(submission(submitted_s=time() - 10, workers=9), lambda _: None)  # too many to start
         url = f"{service.page.url}targets"
