@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.hosts.needs import needs_hosts
 from tests.hosts.network import Hosts
 from tests.hosts.ray_hosts import QUICK_TO_MISS_A_HOST, RayHosts
-from tests.scenarios.conftest import DIGITS, Finished, ended
+from tests.scenarios.conftest import DIGITS, Finished, actors, ended
 from tests.scenarios.test_planned_faults import write
 
 from thalweg_proto.faults import Fault
@@ -107,6 +108,16 @@ def test_a_server_that_dies_between_checkpoints_costs_the_steps_since_the_newest
     row.found(f"=bits, {200 - step} steps again", recovery_s=recovery_s(run))
 
 
+def until_replicated(command: subprocess.Popen[str], out: Path) -> None:
+    """Reads what the command prints until a replica is whole."""
+    command.folder, command.lines = out, []
+    record = out / "faults.jsonl"
+    for line in command.stdout:
+        command.lines.append(line)
+        if record.exists() and record.read_text().count("replica.written") == len(WRITTEN):
+            break
+
+
 WRITTEN = [
     # By the lead: its shard, and then the manifest. When both have fired a replica is whole.
     Fault(do="delay", at="replica.written", server=0, seconds=0.001),
@@ -132,20 +143,37 @@ def test_a_replica_that_is_spoilt_is_named_and_the_checkpoint_loads(hosts, clust
     assert run.summary["weights_sha256"] == expected
 
 
+@pytest.mark.faults("coordinator killed between two checkpoints", how="SIGKILL", expected="=bits, from a replica")
+def test_a_coordinator_that_dies_does_not_take_the_replicas_with_it(hosts, cluster, expected, tmp_path, row):
+    """The one that takes its place finds the memories by their names, and ends them with the run."""
+    write(tmp_path, *WRITTEN)
+    words = [*command(tmp_path, *LONG, OFTEN), "--faults", "plan.toml"]
+    with hosts[0].popen(
+        words, cwd=tmp_path, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as command_:
+        until_replicated(command_, tmp_path / "out")
+        max(actors("Coordinator"), key=psutil.Process.create_time).kill()
+        run = ended(command_)
+    assert run.status == 0, run.output
+    assert "lost the coordinator: its process died" in run.output
+    [(step, from_replicas)] = gone_on(run)
+    assert from_replicas, run.output
+    assert step > 0
+    assert run.summary["weights_sha256"] == expected
+    _, alive = psutil.wait_procs(actors("MemoryActor"), timeout=60)
+    assert alive == [], "they end with the run"
+    row.found(f"=bits, from the replica after step {step}")
+
+
 @pytest.mark.faults("all processes of one of three hosts killed", how="SIGKILL from outside", expected="=bits")
 def test_a_host_that_is_lost_costs_the_steps_since_the_newest_replica(hosts, cluster, expected, tmp_path, row):
     """Its shard is on the next host; the run goes on with the two that are left."""
     write(tmp_path, *WRITTEN)
-    record = tmp_path / "out" / "faults.jsonl"
     words = [*command(tmp_path, *LONG, "cluster.workers=[2, 3]", OFTEN), "--faults", "plan.toml"]
     with hosts[0].popen(
         words, cwd=tmp_path, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as command_:
-        command_.folder, command_.lines = tmp_path / "out", []
-        for line in command_.stdout:
-            command_.lines.append(line)
-            if record.exists() and record.read_text().count("replica.written") == len(WRITTEN):
-                break
+        until_replicated(command_, tmp_path / "out")
         cluster.kill(hosts[2])
         try:
             run = ended(command_)

@@ -64,11 +64,13 @@ class Attempts:
         given: Given,
         place_s: float,
         telemetry: RunTelemetry,
+        replicas: RunReplicas,
         announce: Announce = lambda ports: None,
     ) -> None:
         """
         given:    to the doors
         place_s:  how long Ray may take to find room for the workers
+        replicas: of the run
         announce: called with the ports of /metrics of those servers, by host, that this machine reaches
         """
         self._telemetry = telemetry
@@ -79,12 +81,16 @@ class Attempts:
         self._place_s = place_s
         self._lock = Lock()
         self._run: Run | None = None
-        self._replicas = RunReplicas()
+        self._replicas = replicas
         self._stopping = self._resizes = False
 
     def replicas(self) -> Store | None:
         """What the hosts of the last attempt hold in memory; None where they hold nothing."""
         return self._replicas.store()
+
+    def take_over(self) -> None:
+        """Another coordinator made attempts before; what they left in memory is found."""
+        self._replicas.adopt()
 
     def close(self) -> None:
         """No attempt follows."""

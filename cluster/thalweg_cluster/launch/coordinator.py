@@ -2,7 +2,7 @@
 
 It belongs to nobody (detached), so that it outlives the command that started it; and Ray starts it again where it dies.
 What it started dies with it, by Ray's hand, before that: children of an actor end with their owner's process. So a new
-one goes on as after any other loss, from the newest whole checkpoint: the replicas in memory (replicas.py) died, too.
+one goes on as after any other loss, from the newest whole checkpoint, or replica: the memories (replicas.py) live on.
 
 All it needs lies in the folder of the run: job.toml, coordinator.json, the checkpoints. Only the first one, to be
 quick, is handed the job that the command has prepared already; Ray keeps no such thing for those that come after.
@@ -33,6 +33,7 @@ from thalweg_cluster.launch.failures import Failures, Loss
 from thalweg_cluster.launch.journal import Ended, Journal, News
 from thalweg_cluster.launch.preparation import Preparation, prepare
 from thalweg_cluster.launch.record import read_record
+from thalweg_cluster.launch.replicas import RunReplicas
 from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.launch.scraped import Scraped
@@ -76,7 +77,11 @@ class Coordinator:
         folder = RunFolder(Path(spec.folder), replace=False)
         telemetry = RunTelemetry()
         self._scraped = Scraped(folder.path, spec.targets, telemetry, self._journal)
-        self._attempts = Attempts(folder, self._journal, spec.given, spec.place_s, telemetry, self._scraped.announce)
+        record = read_record(folder.path)
+        replicas = RunReplicas(record.name, record.namespace)
+        self._attempts = Attempts(
+            folder, self._journal, spec.given, spec.place_s, telemetry, replicas, self._scraped.announce
+        )
         self._leading = Leading(folder, self._journal, self._attempts, spec.faults, telemetry)
         Thread(target=self._lead, daemon=True, name="thalweg-lead").start()
 
@@ -164,6 +169,7 @@ class Leading:
     def _beginning(self) -> tuple[Preparation, Outcome | None]:
         """The job, and what the coordinator before this one came to, None where it made no attempt."""
         if self._record.attempts:
+            self._attempts.take_over()
             lost = Outcome(
                 None, f"the coordinator failed: {DIED}", [Loss("coordinator", 0, DIED)], hosts=0, servers=0, workers=0
             )

@@ -1,14 +1,17 @@
 """The memories of a run's replicas: a Ray actor on each of its hosts, that holds files and does nothing else.
 
-They belong to the coordinator, not to the servers of one attempt: so they outlive each attempt, and end with the run,
-by Ray's hand where the coordinator dies. Then the run goes on from the newest checkpoint.
+They belong to nobody (detached) and have names that follow from the run's: so they outlive each attempt, and a
+coordinator that takes the place of one that died finds them. The coordinator ends them with the run. Where none does
+any more, since its host is gone, a memory ends itself once nobody has asked for anything for IDLE_S.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, cast
 
 import ray
@@ -25,10 +28,30 @@ PUT_S = 30.0
 """How long it may take for a piece. Nobody waits for that but the next replica."""
 START_S = 60.0
 """How long Ray may take to start one."""
+IDLE_S = 3600.0
+LOOK_S = 60.0
 
 
 class MemoryActor(ReplicaMemory):
     """As Ray runs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked_s = monotonic()
+        threading.Thread(target=self._end_when_idle, daemon=True, name="thalweg-memory").start()
+
+    def put(self, name: str, begin: int, size: int, piece: bytes) -> None:
+        self._asked_s = monotonic()
+        super().put(name, begin, size, piece)
+
+    def names(self) -> list[str]:
+        self._asked_s = monotonic()
+        return super().names()
+
+    def _end_when_idle(self) -> None:
+        while monotonic() - self._asked_s < IDLE_S:
+            sleep(LOOK_S)
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
     def bytes_available(self) -> int:
         """Of the host's memory."""
@@ -78,7 +101,10 @@ class RemoteMemory:
 class RunReplicas:
     """The memories of one run, in its coordinator."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str, namespace: str) -> None:
+        """run: name of its coordinator, which no other run of the cluster has; namespace: of all names of ours"""
+        self._run = run
+        self._namespace = namespace
         self._actors: dict[str, Any] = {}  # by node
         self._memories: list[RemoteMemory] = []
         self._checked = False
@@ -89,6 +115,18 @@ class RunReplicas:
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=CALL_S) if asked else ([], [])
         living = [memory for ref, memory in asked.items() if ref in answered]
         return ReplicaStore(living) if living else None
+
+    def adopt(self) -> None:
+        """Takes over what a coordinator of the same run has left that died."""
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
+        for node in nodes:
+            with contextlib.suppress(ValueError):  # there is none of that name
+                name = self._name(node["NodeID"])
+                self._actors[node["NodeID"]] = actor = ray.get_actor(name, namespace=self._namespace)
+                self._memories.append(RemoteMemory(actor, node["NodeManagerAddress"]))
+
+    def _name(self, node: str) -> str:
+        return f"{self._run}-memory-{node}"
 
     def on(self, nodes: Sequence[str], addresses: Mapping[str, str]) -> list[RemoteMemory]:
         """One on each of these nodes, in order; those that are there stay, with what they hold, those elsewhere end.
@@ -103,7 +141,8 @@ class RunReplicas:
                 where = NodeAffinitySchedulingStrategy(node, soft=False)
                 # Where its process dies it is started again, empty; where its node is gone it ends.
                 options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": where}
-                self._actors[node] = new_memory.options(**options).remote()
+                owner = {"name": self._name(node), "namespace": self._namespace, "lifetime": "detached"}
+                self._actors[node] = new_memory.options(**options, **owner).remote()
         self._memories = [RemoteMemory(self._actors[node], addresses[node]) for node in nodes]
         return self._memories
 

@@ -53,7 +53,7 @@ class Attempts:
     """Come to what is written, one after the other; `made`: with which generation, from which step.
 
     dead: the workers that die in the first one; `replaced`: whether each of them might be replaced
-    in_memory: where replicas are
+    in_memory: where replicas are; those of a coordinator before, once they are taken over
     """
 
     def __init__(
@@ -62,16 +62,21 @@ class Attempts:
         opens: bool = True,
         dead: Sequence[int] = (),
         in_memory: Store | None = None,
+        before: Store | None = None,
     ) -> None:
         self._outcomes = list(outcomes)
         self._opens = opens
         self._dead = dead
         self._in_memory = in_memory
+        self._before = before
         self.replaced: list[bool] = []
         self.made: list[tuple[int, int]] = []
 
     def replicas(self) -> Store | None:
         return self._in_memory
+
+    def take_over(self) -> None:
+        self._in_memory = self._before
 
     def make(self, preparation, generation, on_opened, may_replace):
         self.made.append((generation, preparation.first))
@@ -204,6 +209,19 @@ def test_a_coordinator_that_comes_after_another_counts_that_as_a_failure(folder)
         "[yellow]lost[/] the coordinator: its process died",
         "going on after step 0 of 10 (failure 2 of 3)",
     ]
+
+
+def test_a_coordinator_goes_on_from_the_replicas_of_the_one_before(folder):
+    """They are in memories that have outlived it; the newest checkpoint is older."""
+    begin(folder, attempts=1, generation=1, opened=True)
+    layout = prepare(load_job(folder.path / "job.toml", []), folder.path, None).layout
+    memories = [ReplicaMemory(), ReplicaMemory()]
+    save(FileStore(folder.path / "checkpoints"), layout, 3)
+    save(ReplicaStore(memories), layout, 6)
+    attempts = Attempts(GOOD, before=ReplicaStore(memories))
+    _, lines = lead(folder, attempts, handed=False)
+    assert attempts.made == [(2, 6)]
+    assert lines[-1] == "going on after step 6 of 10 from replicas (failure 1 of 3)"
 
 
 def test_coordinators_that_die_again_and_again_end_the_run(folder):
