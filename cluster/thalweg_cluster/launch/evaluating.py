@@ -16,7 +16,7 @@ from thalweg_cluster.launch.trained import Trained
 from thalweg_cluster.server.evaluation import EvaluationResult, Evaluations
 from thalweg_proto.errors import InputError, NonFiniteError, Problem, WorkerError, attempt
 from thalweg_proto.job import ArrayPair
-from thalweg_proto.job.kinds import Either, MismatchError
+from thalweg_proto.job.kinds import Either, MismatchError, nearest
 from thalweg_proto.job.loading import near_missing, toml_value
 from thalweg_proto.job.parsing import describe
 from thalweg_proto.job.sections import BUILT_IN_DATA, DATA_SOURCES
@@ -53,13 +53,15 @@ def read_data(text: str) -> str | ArrayPair:
         raise InputError([Problem("--data", expected, describe(value), str(mismatch))]) from None
     paths = (data.x, data.y) if isinstance(data, ArrayPair) else () if data in BUILT_IN_DATA else (data,)
     problems = [
-        Problem("--data", "a file", f"no such file: {path}", near_missing(path, "the present folder"))
-        for path in paths
-        if not Path(path).exists()
+        Problem("--data", "a file", f"no such file: {path}", _near(path)) for path in paths if not Path(path).exists()
     ]
     if problems:
         raise InputError(problems)
     return data
+
+
+def _near(path: str) -> str:
+    return nearest(Path(path).name, BUILT_IN_DATA) or near_missing(path, "the present folder")
 
 
 def evaluate_run(trained: Trained, instead: str | ArrayPair | None) -> Evaluation:

@@ -189,7 +189,8 @@ def test_data_is_said_in_all_forms_of_a_job_file(here):
         ("{ x = ", "no such file"),
         ("sets.csv", 'no such file: {here}/sets.csv\n    did you mean "set.csv"? looked in {here}'),
         ("x.npy,z.npy", "no such file: {here}/z.npy"),
-        ("digit", "a relative path starts at the present folder"),
+        ("nothing", "a relative path starts at the present folder"),
+        ("digit", 'no such file: {here}/digit\n    did you mean "digits"?'),
     ],
 )
 def test_data_that_is_none_is_told(here, text, said):
