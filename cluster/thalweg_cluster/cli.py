@@ -17,6 +17,7 @@ from rich.console import Console
 from thalweg_cluster.commands.jobs import Address, cancel, job_meant, jobs, logs, resume_job, submit, watch_job
 from thalweg_cluster.commands.mistakes import EXIT_INTERRUPTED, reported
 from thalweg_cluster.commands.serve import serve
+from thalweg_cluster.commands.weights import evaluate, export
 from thalweg_proto.errors import InputError, Problem, attempt
 
 if TYPE_CHECKING:
@@ -222,6 +223,10 @@ def watch(
 
 for command in (serve, submit, jobs, cancel, logs):
     app.command()(command)
+
+
+app.command()(export)
+app.command("eval")(evaluate)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from tests.integration.local_run import Engine, train_locally
 
 from thalweg_proto import messages
 from thalweg_proto.errors import ServerError
+from thalweg_worker.models import UserFile
 
 
 def test_it_learns_and_says_so():
@@ -23,6 +24,33 @@ def test_it_learns_and_says_so():
     assert run.rows[0].train_loss > 2 * run.result.train_loss
     assert run.result.evaluation["accuracy"] > 0.8
     assert [row.step for row in run.rows if row.evaluation] == [20, 40, 60]
+
+
+ONE_NUMBER = """
+import numpy as np
+from thalweg_worker import autodiff as ad
+
+class Model:
+    def init(self, rng):
+        return {"w": np.zeros((6, 3), np.float32), "scale": np.ones((), np.float32)}
+    def predict(self, params, x):
+        return x @ params["w"] * params["scale"]
+    def loss(self, params, batch):
+        return ad.softmax_cross_entropy(self.predict(params, batch.x), batch.y) + 1e-3 * params["scale"]
+
+def build(data_spec):
+    return Model()
+"""
+
+
+@pytest.mark.parametrize("workers", [2, [1, 1]], ids=["a host", "two hosts"])
+def test_a_parameter_may_be_a_single_number(workers):
+    """It has no axis where the model sees it, nor in the weights."""
+    model = {"use": "build", "file": UserFile(path="/jobs/one.py", text=ONE_NUMBER)}
+    run = train_locally(model=model, workers=workers, steps=30)
+    assert (run.result.error, run.worker_errors) == (None, [])
+    assert run.weights["scale"].shape == ()
+    assert run.weights["scale"] != 1.0
 
 
 def test_the_time_split_covers_the_step():

@@ -31,6 +31,12 @@ def test_every_command_is_known_to_this_test():
     assert "make train" in (REPOSITORY / ".ci" / "run").read_text()
 
 
+NEEDED = {
+    "torch_model": ("torch", "'thalweg[torch]'"),
+    "jax_model": ("jax", "'thalweg[jax]'"),
+    "jax_equinox": ("equinox", "equinox 'thalweg[jax]'"),
+}
+"""What jobs need: a module, and what brings it."""
 OF_THE_SERVICE = ("thalweg serve ", "thalweg submit ")
 
 
@@ -46,9 +52,9 @@ OF_THE_SERVICE = ("thalweg serve ", "thalweg submit ")
 )
 def test_commands_of_the_readme_run(session, ray_address, tmp_path):
     """Each command ends with status 0, from the repository's folder, after those that stand before it."""
-    for engine in ("torch", "jax"):
-        if f"{engine}_model" in str(session) and find_spec(engine) is None:
-            pytest.skip(f"needs the extra {engine}: pip install 'thalweg[{engine}]'")
+    for job, (module, package) in NEEDED.items():
+        if job in str(session) and find_spec(module) is None:
+            pytest.skip(f"needs {module}: pip install {package}")
     for command in session:
         words = command.replace("/tmp/digits", str(tmp_path / "digits")).split()
         out = ["--out", str(tmp_path / "out")] if words[1] == "train" and "--out" not in words else []
@@ -61,6 +67,8 @@ def test_commands_of_the_readme_run(session, ray_address, tmp_path):
             "ledger": "exactly once an epoch: yes",
             "scale": "report.html",
             "monitor": "prometheus --config.file=",
+            "export": "to load them in Python:",
+            "eval": "accuracy",
         }
         assert said.get(words[1], "succeeded") in done.stdout
 
@@ -126,17 +134,21 @@ def test_the_plan_shown_is_the_plan_that_is_carried_out():
     assert shown == Path(REPOSITORY, "cluster/jobs/faults.toml").read_text()
 
 
+MODELS = ("my_model.py", "torch_model.py", "jax_model.py", "jax_equinox.py")
+
+
 def test_the_model_shown_is_the_model_that_runs():
     """The README's models are files of cluster/jobs to the letter."""
     shown = [text for language, text in BLOCKS if language == "python" and "def build" in text]
-    for text, name in zip(shown, ("my_model.py", "torch_model.py", "jax_model.py"), strict=True):
+    for text, name in zip(shown, MODELS, strict=True):
         assert text in Path(REPOSITORY, "cluster/jobs", name).read_text()
 
 
 def test_python_shown_runs():
     """The other snippets run by themselves."""
     for language, text in BLOCKS:
-        if language == "python" and "def build" not in text and "import grpc" not in text:  # test_client.py runs that
+        # test_client.py runs what imports grpc, test_weights.py what loads weights.
+        if language == "python" and not any(words in text for words in ("def build", "import grpc", "/tmp/")):
             exec(compile(text, "README.md", "exec"), {})
 
 

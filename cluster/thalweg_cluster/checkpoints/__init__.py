@@ -19,7 +19,7 @@ from thalweg_cluster.checkpoints.manifest import CheckpointError, Manifest, Shar
 from thalweg_cluster.checkpoints.reading import Checkpoint, newest
 from thalweg_cluster.checkpoints.replicas import Memory, ReplicaMemory, ReplicaStore
 from thalweg_cluster.checkpoints.state import ShardState, TrainingState
-from thalweg_cluster.checkpoints.store import FileStore, ObjectStore, Store, open_store
+from thalweg_cluster.checkpoints.store import FileStore, ObjectStore, Store, open_store, write_whole
 from thalweg_cluster.checkpoints.writing import clear, commit, write_shard
 
 __all__ = [
@@ -41,4 +41,5 @@ __all__ = [
     "newest",
     "open_store",
     "write_shard",
+    "write_whole",
 ]

@@ -54,6 +54,28 @@ class Store(Protocol):
         ...
 
 
+def write_whole(path: Path, data: bytes, at: Point = lambda act, path: None) -> None:
+    """Replaces the file at `path`, and makes its folder. OSError where the storage fails: what was there stays."""
+    at("write", path)
+    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        _sync_folder(folder.parent)
+    part = path.parent / f".{path.name}{PART_SUFFIX}"
+    try:
+        with part.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        at("rename", path)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk is not kept full by what did not fit
+        raise
+    _sync_folder(path.parent)
+    at("written", path)
+
+
 class FileStore:
     """A folder."""
 
@@ -63,25 +85,7 @@ class FileStore:
 
     def write(self, name: str, data: bytes) -> None:
         check_name(name)
-        path = self._folder / name
-        self._at("write", path)
-        new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in new:
-            _sync_folder(folder.parent)
-        part = path.parent / f".{path.name}{PART_SUFFIX}"
-        try:
-            with part.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._at("rename", path)
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)  # a full disk is not kept full by what did not fit
-            raise
-        _sync_folder(path.parent)
-        self._at("written", path)
+        write_whole(self._folder / name, data, self._at)
 
     def read(self, name: str) -> bytes:
         check_name(name)

@@ -3,5 +3,6 @@
 mistakes.py  errors as messages and exit statuses, for all commands
 serve.py     the service
 monitor.py   what Prometheus is told of it
+weights.py   what a run has learned: export, eval
 jobs.py      its clients: submit, jobs, watch, cancel, logs, resume
 """

@@ -7,4 +7,7 @@ actors.py        places and starts the server and the workers
 announcing.py    where the /metrics of a run are, for Prometheus
 run_telemetry.py what the coordinator counts: losses, recoveries
 train.py         watches a run, from start to summary.json
+trained.py       what a run has learned, from its folder; no Ray
+exporting.py     that as a file for the user's framework
+evaluating.py    loss and accuracy of it, in this process
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,17 @@ def check_fits(
 
 def other_model(manifest: Manifest, layout: Layout) -> list[Problem]:
     """What differs between the model of a checkpoint and that of the job, tensor by tensor."""
-    saved = dict(manifest.tensors)
     here = {tensor.name: tensor.shape for tensor in layout.tensors}
+    return other_shapes(dict(manifest.tensors), here, "the checkpoint")
+
+
+def other_shapes(
+    saved: Mapping[str, tuple[int, ...]], here: Mapping[str, tuple[int, ...]], where: str
+) -> list[Problem]:
+    """What differs between the shapes of `saved` parameters, which are in `where`, and those of the model."""
     return [
-        Problem(f"model: {name}", f"{_shape(saved.get(name))}, as in the checkpoint", _shape(here.get(name)))
-        for name in sorted(saved | here)
+        Problem(f"model: {name}", f"{_shape(saved.get(name))}, as in {where}", _shape(here.get(name)))
+        for name in sorted(saved.keys() | here.keys())
         if saved.get(name) != here.get(name)
     ]
 

@@ -111,10 +111,7 @@ class RunFolder:
 
     def write_weights(self, layout: Layout, flat: NDArray[np.float32]) -> None:
         """The parameters by name; `flat` has shape (layout.size,)."""
-        self._write(
-            "weights.safetensors",
-            save({name: np.ascontiguousarray(a) for name, a in layout.views(flat).items()}),
-        )
+        self._write("weights.safetensors", save(layout.views(flat)))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._write(SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

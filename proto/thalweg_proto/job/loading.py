@@ -95,14 +95,15 @@ def override(table: dict[str, Any], text: str) -> list[Problem]:
         if not isinstance(inner, dict):
             return [Problem(f"--set {text}", f"a key inside the table {part}", f"{part} = {describe(inner)}")]
     if value.strip():
-        inner[path[-1]] = _value(value)
+        inner[path[-1]] = toml_value(value)
         inner.pop(_INSTEAD.get(".".join(path), ""), None)
     else:
         inner.pop(path[-1], None)
     return []
 
 
-def _value(text: str) -> object:
+def toml_value(text: str) -> object:
+    """What a person has typed where a job file has a value: as TOML, or as text where it is none."""
     try:
         table: Mapping[str, object] = _toml.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -111,10 +112,11 @@ def _value(text: str) -> object:
     return table["value"] if len(table) == 1 else text
 
 
-def near_missing(path: str) -> str:
-    """What lies near a `path` at which there is no file, as a hint for who has named it in a job file."""
+def near_missing(path: str, begin: str = "the folder of the job file") -> str:
+    """What lies near a `path` at which there is no file, as a hint for who has named it; `begin`: where one that is
+    relative starts."""
     folder = Path(path).parent
-    rest = "a relative path starts at the folder of the job file"
+    rest = f"a relative path starts at {begin}"
     if not folder.is_dir():
         return f"there is no folder {folder}; {rest}"
     near = nearest(Path(path).name, sorted(os.listdir(folder)))

@@ -84,6 +84,23 @@ def test_nothing_held_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(everything(data.train)[0], X)
 
 
+def test_another_set_to_evaluate_on_changes_nothing_else(tmp_path: Path) -> None:
+    """Training rows, scaling and classes are those of the job, whatever it holds out; that is not even read."""
+    np.savez(tmp_path / "other.npz", x=X[:3] + 100, y=np.array([1, 1, 0]))
+    for held_out in (0.3, 0.0, str(tmp_path / "nowhere.npz")):
+        section = DataSection(train=str(tmp_path / "train.npz"), eval=held_out)
+        usual = load(tmp_path, train=(X, Y), eval=held_out if isinstance(held_out, float) else 0.0)
+        found = load_dataset(section, 0, instead=str(tmp_path / "other.npz")).data
+        assert found is not None
+        assert found.scaling is not None
+        assert usual.scaling is not None
+        assert everything(found.train)[0].tolist() == everything(usual.train)[0].tolist()
+        assert found.scaling.offset.tolist() == usual.scaling.offset.tolist()
+        x, y = everything(found.eval)
+        assert y.tolist() == [1, 1, 0]
+        np.testing.assert_allclose(x, (X[:3] + 100 - usual.scaling.offset) * usual.scaling.factor, rtol=1e-5)
+
+
 def test_a_second_set_is_scaled_by_the_first(tmp_path: Path) -> None:
     """Statistics and classes are those of the training file."""
     data = load(tmp_path, train=(X, Y * 5), eval=(X[:3] + 100, np.array([5, 5, 0])))

@@ -17,11 +17,12 @@ def test_a_built_in_model_is_what_numpy_takes():
     assert isinstance(engines.model_for("numpy", ModelSource(use="mlp"), SPEC, 0), Mlp)
 
 
-def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+@pytest.mark.parametrize("engine", engines.FRAMEWORKS)
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch, engine):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(InputError) as refused:
-        engines.model_for("torch", ModelSource(use="mlp"), SPEC, 0)
+        engines.model_for(engine, ModelSource(use="mlp"), SPEC, 0)
     [problem] = refused.value.problems
     assert problem.field == "cluster.engine"
-    assert 'found "torch", and no module torch' in str(problem)
-    assert "pip install 'thalweg[torch]'" in str(problem)
+    assert f'found "{engine}", and no module {engine}' in str(problem)
+    assert f"pip install 'thalweg[{engine}]'" in str(problem)

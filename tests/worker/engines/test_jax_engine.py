@@ -128,7 +128,7 @@ def test_a_pair_of_functions_and_regression():
         """,
         spec=NUMBERS,
     )
-    assert list(parameters) == ["0", "1"]
+    assert [(name, array.shape) for name, array in parameters.items()] == [("0", (5,)), ("1", ())]
     samples = batch(spec=NUMBERS)
     loss = engine.gradient(parameters, samples, weight=1.0, out=out)()
     expected = np.abs(samples.x @ parameters["0"] + parameters["1"] - samples.y).mean()
@@ -146,6 +146,8 @@ def test_the_seed_fixes_what_init_draws():
 
 
 W = 'lambda key: {"w": jnp.ones((5, 3))}'
+TWO = 'lambda key: {"w": jnp.ones((5, 3)), "v": jnp.ones(2)}'
+NOTHING = "loss: expected one that depends on a parameter; found a loss that depends on none"
 MISTAKES = {
     "init raises": ("lambda key: 1 / 0, lambda p, b: 0", ["init: expected no exception", "ZeroDivisionError"]),
     "no parameters": ("lambda key: {}, lambda p, b: 0", ["at least one parameter", "a tree without leaves"]),
@@ -161,7 +163,11 @@ MISTAKES = {
     "loss raises": (f"{W}, lambda p, b: b.x @ p['v']", ["loss: expected no exception", "KeyError: 'v'"]),
     "a loss for each sample": (f"{W}, lambda p, b: (b.x @ p['w']).sum(1)", ["expected a scalar", "shape (6,)"]),
     "a loss of two": (f"{W}, lambda p, b: ((b.x @ p['w']).sum(), 1.0)", ["expected a scalar", "2 arrays"]),
-    "a loss of nothing": (f"{W}, lambda p, b: b.x.sum()", ["every parameter used, w too"]),
+    "a loss of nothing": (f"{TWO}, lambda p, b: b.x.sum()", [NOTHING]),
+    "a loss of whole numbers": (f"{TWO}, lambda p, b: jnp.ones(()) * 3", [NOTHING]),
+    "a loss of one": (f"{TWO}, lambda p, b: (b.x @ p['w']).sum()", ["every parameter used, v too"]),
+    "complex": ('lambda key: {"w": jnp.ones(3, jnp.complex64)}, lambda p, b: 0', ["dtype float32; found complex64"]),
+    "half": ('lambda key: {"w": jnp.ones(3, jnp.bfloat16)}, lambda p, b: 0', ["dtype float32; found bfloat16"]),
     "predictions of another shape": (
         f"{W}, lambda p, b: (b.x @ p['w']).sum(), lambda p, x: x",
         ["predict: expected scores of shape (n, classes) = (6, 3)", "shape (6, 5)"],
@@ -183,6 +189,7 @@ def test_a_mistake_is_one_clear_message(built, found):
     said = "\n".join(map(str, problems))
     assert [words for words in found if words not in said] == [], said
     assert all(problem.field.startswith("model.use (net.py:build): ") for problem in problems)
+    assert len(problems) == (2 if "n: an array" in said else 1), said
 
 
 @pytest.mark.parametrize("built", ["5", "None", "(lambda key: {},)", "(lambda key: {}, 1)"])

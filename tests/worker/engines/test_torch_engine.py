@@ -134,6 +134,24 @@ def test_a_parameter_that_a_batch_does_not_come_through_has_a_gradient_of_zeros(
     assert sorted(told) == sorted(parameters)
 
 
+def test_a_parameter_may_be_a_single_number():
+    engine, parameters, out = trying(
+        """
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear, self.scale = nn.Linear(5, 3), nn.Parameter(torch.tensor(2.0))
+            def forward(self, x):
+                return self.linear(x) * self.scale
+        def build(spec):
+            return Net(), lambda output, y: output.mean()
+        """
+    )
+    assert parameters["scale"].shape == ()
+    loss = engine.gradient(parameters, batch(), weight=1.0, out=out)()
+    assert out["scale"] == pytest.approx(loss / 2.0, rel=1e-5)
+
+
 def test_a_loss_of_ones_own_and_regression():
     engine, parameters, out = trying(
         """
@@ -149,9 +167,23 @@ def test_a_loss_of_ones_own_and_regression():
     assert engine.evaluate(parameters, samples) == (pytest.approx(6 * loss, rel=1e-5), -1)
 
 
+NOTHING = "loss: expected one that depends on a parameter; found a loss that depends on none"
 MISTAKES = {
     "no parameters": ("nn.Flatten()", ["a module with parameters to train", "no parameters"]),
     "all frozen": ("nn.Linear(5, 3).requires_grad_(False)", ["2 parameters, none of which requires a gradient"]),
+    "only whole numbers": (
+        "nn.ParameterDict({'n': nn.Parameter(torch.ones(3, dtype=torch.int64), requires_grad=False)})",
+        ["a module with parameters to train", "1 parameters, none of which requires a gradient"],
+    ),
+    "complex": ("nn.Linear(5, 3, dtype=torch.complex64)", ["weight of dtype float32", "complex64", "bias of dtype"]),
+    "on another device": (
+        "nn.Linear(5, 3, device='meta')",
+        ["a module on the CPU, where the data is; found on meta: weight, bias", "return module.cpu()"],
+    ),
+    "in part on another device": (
+        "nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, affine=False, device='meta'))",
+        ["found on meta: 1.running_mean, 1.running_var, 1.num_batches_tracked"],
+    ),
     "double": ("nn.Linear(5, 3).double()", ["weight of dtype float32", "float64", "bias of dtype", "module.float()"]),
     "not finite": (
         "nn.utils.parametrize and (m := nn.Linear(5, 3)) and (nn.init.constant_(m.bias, float('nan')), m)[1]",
@@ -160,7 +192,11 @@ MISTAKES = {
     "another shape": ("nn.Linear(5, 4)", ["scores of shape (n, classes) = (6, 3)", "a tensor of shape (6, 4)"]),
     "raises": ("nn.Linear(4, 3)", ["no exception", "RuntimeError: mat1 and mat2 shapes"]),
     "a loss for each sample": ("nn.Linear(5, 3), nn.CrossEntropyLoss(reduction='none')", ["a scalar tensor", "(6,)"]),
-    "a loss of nothing": ("nn.Linear(5, 3), lambda o, y: torch.ones(())", ["depends on a parameter"]),
+    "a loss of nothing": ("nn.Linear(5, 3), lambda o, y: torch.ones(())", [NOTHING]),
+    "a loss of something else": (
+        "nn.Linear(5, 3), lambda o, y: torch.ones((), requires_grad=True) * 2",
+        [NOTHING],
+    ),
     "a loss that is a number": ("nn.Linear(5, 3), lambda o, y: 1.0", ["a scalar tensor", "a float"]),
     "running statistics": (
         "nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))",
@@ -180,6 +216,7 @@ def test_a_mistake_of_a_module_is_one_clear_message(built, found):
     said = "\n".join(map(str, problems))
     assert [words for words in found if words not in said] == [], said
     assert all(problem.field.startswith("model.use (") for problem in problems)
+    assert len(problems) == (2 if "bias of dtype" in found else 1), said
 
 
 def test_each_parameter_that_the_loss_does_not_use_is_named():

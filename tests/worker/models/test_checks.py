@@ -163,6 +163,13 @@ def test_unused_parameters_are_named() -> None:
     ]
 
 
+def test_a_loss_of_nothing_is_one_mistake() -> None:
+    """And not one for each parameter."""
+    (problem,) = problems_of(loss=lambda params, batch: (batch.x * 2.0).mean())
+    assert problem.field == "model.use (SimpleNamespace.loss)"
+    assert (problem.expected, problem.found) == ("one that depends on a parameter", "a loss that depends on none")
+
+
 @pytest.mark.parametrize(
     ("predict", "found"),
     [

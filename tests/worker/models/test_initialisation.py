@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,3 +81,16 @@ def test_glorot_weights_are_uniform_within_their_limit(shape: tuple[int, ...], f
     assert 0.999 < weights.max() / limit <= 1
     assert -1 <= weights.min() / limit < -0.999
     assert abs((weights**2).mean() / (limit**2 / 3) - 1) < 4 * math.sqrt(0.8 / weights.size)
+
+
+def test_each_parameter_keeps_its_shape() -> None:
+    """A single number too; what lies in another order is put in rows."""
+
+    class Drawn:
+        def init(self, rng: np.random.Generator) -> dict[str, Any]:
+            return {"one": np.float32(2) * np.ones((), np.float32), "columns": np.ones((2, 3), np.float32, order="F")}
+
+    model: Any = Drawn()
+    drawn = initial_parameters(model, 0)
+    assert {name: array.shape for name, array in drawn.items()} == {"one": (), "columns": (2, 3)}
+    assert all(array.flags.c_contiguous for array in drawn.values())

@@ -54,10 +54,14 @@ class Loaded:
     samples: int | None = None
 
 
-def load_dataset(data: DataSection, seed: int, wrong: Collection[str] = ()) -> Loaded:
+def load_dataset(
+    data: DataSection, seed: int, wrong: Collection[str] = (), *, instead: str | ArrayPair | None = None
+) -> Loaded:
     """Read and check the data of a job; `seed` decides which rows are held out. Raises nothing.
 
-    wrong: keys of `data` whose values mean nothing: what needs one is left out, all else is looked at
+    wrong:   keys of `data` whose values mean nothing: what needs one is left out, all else is looked at
+    instead: a set to evaluate on in place of the job's own, which problems call `--data`; what is trained on, and so
+             scaling and classes, is the same
 
     What is mapped (.npy, and idx that is not gzipped) is read through once, in bounded memory.
     """
@@ -66,7 +70,9 @@ def load_dataset(data: DataSection, seed: int, wrong: Collection[str] = ()) -> L
     label = None if "label" in wrong else data.label
     if "train" not in wrong:
         source = attempt(problems, lambda: _read("data.train", data.train, label))
-    if "eval" not in wrong and not isinstance(data.eval, float):
+    if instead is not None:
+        second = attempt(problems, lambda: _read("--data", instead, label))
+    elif "eval" not in wrong and not isinstance(data.eval, float):
         second_data = data.eval
         second = attempt(problems, lambda: _read("data.eval", second_data, label))
     if source is None:

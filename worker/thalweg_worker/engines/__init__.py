@@ -1,8 +1,8 @@
 """Gradient engines: what computes loss and gradient of one microbatch.
 
 `protocol.py` says what an engine is; `torch_model.py` and `jax_model.py` are what a user's model in these is to a job;
-`foreign.py` is what they have in common; `*_engine.py` and `emulated.py` are engines. Those of other frameworks are
-imported when a job asks for them.
+`foreign.py` is what they have in common; `*_engine.py` and `emulated.py` are engines; `exporting.py` and
+`torch_export.py` write weights as a framework reads them. Another framework is imported when a job asks for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines.emulated import EmulatedEngine
+from thalweg_worker.engines.exporting import shapes_beside, weights_file
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.engines.planned import with_faults
 from thalweg_worker.engines.protocol import GradientEngine
@@ -24,10 +25,28 @@ if TYPE_CHECKING:
     from thalweg_worker.engines.jax_model import JaxModel
     from thalweg_worker.engines.torch_model import TorchModel
 
-__all__ = ["GradientEngine", "check_for", "make_engine", "model_for", "with_faults"]
+__all__ = [
+    "GradientEngine",
+    "check_for",
+    "make_engine",
+    "model_for",
+    "not_installed",
+    "shapes_beside",
+    "weights_file",
+    "with_faults",
+]
 
 FRAMEWORKS = ("torch", "jax")
 """Engines that need the module, and so the extra, of their name."""
+
+
+def not_installed(framework: str, field: str, what: str) -> list[Problem]:
+    """The problem that a framework is one and is not installed; `field` asks for it as `what`, "an engine"."""
+    if framework not in FRAMEWORKS or find_spec(framework) is not None:
+        return []
+    hint = f"pip install 'thalweg[{framework}]'"
+    found = f'"{framework}", and no module {framework} in this Python'
+    return [Problem(field, f"{what} that is installed", found, hint)]
 
 
 def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Model | TorchModel | JaxModel:
@@ -38,10 +57,8 @@ def model_for(engine: str, source: ModelSource, spec: DataSpec, seed: int) -> Mo
 
     InputError where the engine is not installed, or what the user's file builds is no model for it.
     """
-    if engine in FRAMEWORKS and find_spec(engine) is None:
-        hint = f"pip install 'thalweg[{engine}]'"
-        found = f'"{engine}", and no module {engine} in this Python'
-        raise InputError([Problem("cluster.engine", "an engine that is installed", found, hint)])
+    if problems := not_installed(engine, "cluster.engine", "an engine"):
+        raise InputError(problems)
     if engine == "torch":
         from thalweg_worker.engines.torch_model import TorchModel
 

@@ -38,6 +38,7 @@ class JaxModel:
     """What `build` returned.
 
     names: of the parameters, in the order of the tree's leaves
+    paths: of each, as `jax.tree_util.keystr` writes it: "['layers'][0]['kernel']"
     """
 
     def __init__(self, functions: dict[str, Callable[..., Any]], spec: DataSpec, seed: int, name: str) -> None:
@@ -52,6 +53,7 @@ class JaxModel:
         except (Exception, SystemExit) as error:
             raise InputError([raised(f"{self._field}: init", error)]) from None
         self.names = [".".join(map(_step, path)) for path, _ in paths]
+        self.paths = [jax.tree_util.keystr(path) for path, _ in paths]
         self._leaves = [leaf for _, leaf in paths]
         if problems := self._leaf_problems():
             raise InputError(problems)
@@ -112,9 +114,8 @@ class JaxModel:
         if len(outputs) != 1 or traced.out_avals[0].shape != ():
             found = f"shape {traced.out_avals[0].shape}" if len(outputs) == 1 else f"{len(outputs)} arrays"
             return [Problem(field, "a scalar", found, "return its mean over the batch: .mean()")]
-        return unused_problems(
-            field, [name for name, used in zip(self.names, _used(traced.jaxpr), strict=True) if not used]
-        )
+        unused = [name for name, used in zip(self.names, _used(traced.jaxpr), strict=True) if not used]
+        return unused_problems(field, self.names, unused)
 
     def _predict_problems(self, leaves: list[Any], batch: Batch) -> list[Problem]:
         if self.predict is None:

@@ -91,9 +91,18 @@ class TorchModel:
             if parameter.dtype != torch.float32:
                 found, hint = str(parameter.dtype).removeprefix("torch."), "build the module in float32: module.float()"
                 problems.append(Problem(field, f"{name} of dtype float32", found, hint))
-            elif parameter.device.type != "cpu":
-                problems.append(Problem(field, f"{name} on the CPU, where the data is", str(parameter.device)))
+        problems += self._elsewhere()
         return problems or parameter_problems(self.init(np.random.default_rng(0)), field=field)
+
+    def _elsewhere(self) -> list[Problem]:
+        """What is on another device, frozen parameters and buffers too: one problem for each device."""
+        names: dict[str, list[str]] = {}
+        for name, each in (*self.module.named_parameters(), *self.module.named_buffers()):
+            if each.device.type != "cpu":
+                names.setdefault(str(each.device), []).append(name)
+        hint = "this engine computes on the CPU: build the module without a device, or return module.cpu()"
+        expected = "a module on the CPU, where the data is"
+        return [Problem(self._field, expected, f"on {device}: {_few(on)}", hint) for device, on in names.items()]
 
     def _run_problems(self, x: Any, y: Any) -> list[Problem]:
         before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
@@ -115,14 +124,14 @@ class TorchModel:
         field = f"{self._field}: loss"
         if not isinstance(loss, torch.Tensor) or loss.shape != ():
             return [Problem(field, "a scalar tensor", _describe(loss), "return its mean over the batch: .mean()")]
-        if not loss.requires_grad:
-            return [Problem(field, "one that depends on a parameter", "a loss that depends on none")]
         return []
 
     def _unused(self, loss: Any) -> list[Problem]:
-        gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
+        gradients: Any = [None] * len(self.trained)
+        if loss.requires_grad:  # else PyTorch has nothing to differentiate
+            gradients = torch.autograd.grad(loss, list(self.trained.values()), allow_unused=True)
         unused = [name for name, gradient in zip(self.trained, gradients, strict=True) if gradient is None]
-        return unused_problems(f"{self._field}: loss", unused)
+        return unused_problems(f"{self._field}: loss", self.trained, unused)
 
     def _changed(self, before: dict[str, Any]) -> list[Problem]:
         """Running statistics would depend on which worker computes what."""
@@ -138,6 +147,10 @@ def _default_loss(spec: DataSpec) -> Loss:
     functional: Any = torch.nn.functional
     loss: Loss = functional.cross_entropy if spec.task == "classification" else functional.mse_loss
     return loss
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _describe(value: Any) -> str:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from thalweg_proto.messages import Evaluated
 from thalweg_worker.batches import evaluation_batch
 from thalweg_worker.datasets import Dataset
 from thalweg_worker.engines.protocol import Arrays, GradientEngine
-from thalweg_worker.exchange.connection import Connection
+
+
+class Listener(Protocol):
+    """Who puts the chunks together: a server, at the other end of a connection."""
+
+    def evaluated(self, message: Evaluated) -> None:
+        """Takes what one chunk came to."""
+        ...
 
 
 def evaluate(
-    connection: Connection,
+    listener: Listener,
     engine: GradientEngine,
     parameters: Arrays,
     held_out: Dataset,
@@ -20,7 +28,7 @@ def evaluate(
     chunks: range,
     before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Tells the server what each of `chunks` came to with `parameters`, which are `version`.
+    """Tells `listener` what each of `chunks` came to with `parameters`, which are `version`.
 
     before: called before each chunk
     """
@@ -28,4 +36,4 @@ def evaluate(
         before()
         batch = evaluation_batch(held_out, chunk)
         loss_sum, correct = engine.evaluate(parameters, batch)
-        connection.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))
+        listener.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))

@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -93,13 +93,15 @@ def _loss_problems(model: Model, params: Mapping[str, Any], batch: Batch) -> lis
         hint = "return its mean over the batch: .mean()"
         return [Problem(field, "a scalar", f"an array of shape {loss.shape}", hint)]
     unused, problems = _call(model, "loss", lambda: ad.value_and_grad(model.loss).unused(params, batch))
-    return problems + unused_problems(field, unused or ())
+    return problems or unused_problems(field, params, unused)
 
 
-def unused_problems(field: str, names: Iterable[str]) -> list[Problem]:
-    """Of each of these parameters, on which the loss does not depend."""
+def unused_problems(field: str, names: Collection[str], unused: Collection[str]) -> list[Problem]:
+    """Of each of the `unused` parameters, on which the loss does not depend; one problem where these are all."""
+    if len(unused) == len(names):
+        return [Problem(field, "one that depends on a parameter", "a loss that depends on none")]
     return [
-        Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}") for name in names
+        Problem(field, f"every parameter used, {name} too", f"a loss that does not depend on {name}") for name in unused
     ]
 
 

@@ -28,7 +28,8 @@ def initial_parameters(model: Model, seed: int) -> Parameters:
     Each array is float32 and contiguous. Raises what `model.init` raises; see `checks.check_model`.
     """
     drawn = model.init(generator(seed))
-    return {name: np.ascontiguousarray(drawn[name], dtype=np.float32) for name in drawn}
+    # Not ascontiguousarray, of which a single number comes back with an axis.
+    return {name: np.asarray(drawn[name], dtype=np.float32, order="C") for name in drawn}
 
 
 def he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
