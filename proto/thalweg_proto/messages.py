@@ -49,13 +49,14 @@ class StepRecord(NamedTuple):
 class Evaluated(NamedTuple):
     """Worker to server: held-out chunk `chunk` evaluated with version `version`.
 
-    loss_sum: sum of the losses of its `samples` samples
+    labels:   how many its samples have: one each, or where they are sequences one at each position
+    loss_sum: sum of the losses of these
     correct:  how many of them were classified rightly; -1 where the model does not classify
     """
 
     version: int
     chunk: int
-    samples: int
+    labels: int
     correct: int
     loss_sum: float
 
@@ -177,8 +178,8 @@ def pack_step(record: StepRecord) -> bytes:
 
 
 def pack_evaluated(message: Evaluated) -> bytes:
-    version, chunk, samples, correct, loss_sum = message
-    return _EVALUATED.pack(_KIND_EVALUATED, chunk, version, samples, correct, loss_sum)
+    version, chunk, labels, correct, loss_sum = message
+    return _EVALUATED.pack(_KIND_EVALUATED, chunk, version, labels, correct, loss_sum)
 
 
 def pack_copy_asked(message: CopyAsked) -> bytes:
@@ -246,8 +247,8 @@ def unpack_from_worker(record: bytes) -> FromWorker:
         if (records["kind"] == _KIND_STEP).all():
             return records
     elif kind == _KIND_EVALUATED and len(record) == _EVALUATED.size:
-        _, chunk, version, samples, correct, loss_sum = _EVALUATED.unpack(record)
-        return Evaluated(version, chunk, samples, correct, loss_sum)
+        _, chunk, version, labels, correct, loss_sum = _EVALUATED.unpack(record)
+        return Evaluated(version, chunk, labels, correct, loss_sum)
     elif kind == _KIND_FINAL and len(record) == _FINAL.size:
         _, part, step, begin, loss = _FINAL.unpack(record)
         return PartFinal(step, part, begin, loss)

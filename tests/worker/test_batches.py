@@ -14,6 +14,11 @@ from thalweg_worker.batches import made_up_batch
     [
         (DataSpec(input_shape=(3, 2), task="classification", classes=5), (np.float32, np.int64), ()),
         (DataSpec(input_shape=(7,), input_dtype="int64", task="classification", classes=5), (np.int64, np.int64), ()),
+        (
+            DataSpec(input_shape=(7,), input_dtype="int64", task="classification", classes=5, target_shape=(7,)),
+            (np.int64, np.int64),
+            (7,),
+        ),
         (DataSpec(input_shape=(7,), task="regression", target_shape=(2,)), (np.float32, np.float32), (2,)),
     ],
 )

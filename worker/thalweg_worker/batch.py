@@ -17,7 +17,8 @@ class DataSpec:
     input_dtype:  "float32" for features and images (already scaled), "int64" for tokens
     task:         "classification" (labels are class indices 0..classes-1) or "regression"
     classes:      how many classes; 0 for regression
-    target_shape: shape of one target; () for a class index or a single number
+    target_shape: shape of one target: () for one class index or one number; (context,) where a sample is a sequence
+                  and has a class index at each of its positions
     """
 
     input_shape: tuple[int, ...]
@@ -32,7 +33,7 @@ class Batch:
     """Samples and targets, as `loss(params, batch)` gets them.
 
     x:   (n, *input_shape), float32 or int64
-    y:   (n,) int64 class indices, or (n, *target_shape) float32 targets
+    y:   (n, *target_shape), int64 class indices or float32 targets
     key: (3,) uint64 = (seed, step, microbatch), what anything random in the model follows from (dropout);
          None when the model is evaluated, and nothing random happens
 

@@ -115,7 +115,7 @@ class Lead:
                 self._account.telemetry.heard(records)
         elif kind == "evaluated":
             m = message.evaluated
-            self._account.evaluated(Evaluated(m.version, m.chunk, m.samples, m.correct, m.loss_sum))
+            self._account.evaluated(Evaluated(m.version, m.chunk, m.labels, m.correct, m.loss_sum))
         elif kind == "pushed":
             self._pushed(message.pushed)
         elif kind == "saved":

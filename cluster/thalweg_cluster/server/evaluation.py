@@ -12,7 +12,7 @@ from thalweg_proto.messages import Evaluated
 
 
 class EvaluationResult(NamedTuple):
-    """loss: mean over the held-out samples; accuracy: share of rightly classified ones, None for a regression."""
+    """loss: mean over the held-out labels; accuracy: share of rightly classified ones, None for a regression."""
 
     loss: float
     accuracy: float | None
@@ -33,7 +33,7 @@ class Evaluations:
             return None
         del self._parts[message.version]
         ordered = [parts[chunk] for chunk in sorted(parts)]
-        samples = sum(part.samples for part in ordered)
-        loss = math.fsum(part.loss_sum for part in ordered) / samples
+        labels = sum(part.labels for part in ordered)
+        loss = math.fsum(part.loss_sum for part in ordered) / labels
         correct = sum(part.correct for part in ordered)
-        return EvaluationResult(loss, correct / samples if ordered[0].correct >= 0 else None)
+        return EvaluationResult(loss, correct / labels if ordered[0].correct >= 0 else None)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#thalweg_proto/v1/coordination.proto\x12\nthalweg.v1\"\xc2\r\n\x0bHostMessage\x12\x30\n\x06joined\x18\x01 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.JoinedH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.ReadyH\x00\x12\x30\n\x06pushed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.PushedH\x00\x12\x32\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.AppliedH\x00\x12\x32\n\x07squares\x18\x05 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.SquaresH\x00\x12\x32\n\x07records\x18\x06 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.RecordsH\x00\x12\x36\n\tevaluated\x18\x07 \x01(\x0b\x32!.thalweg.v1.HostMessage.EvaluatedH\x00\x12.\n\x05whole\x18\x08 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.WholeH\x00\x12\x30\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.FailedH\x00\x12,\n\x04left\x18\n \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.LeftH\x00\x12,\n\x04\x62\x65\x61t\x18\x0b \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.BeatH\x00\x12\x30\n\x06\x63opied\x18\x0c \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.CopiedH\x00\x12.\n\x05saved\x18\r \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.SavedH\x00\x12,\n\x04hung\x18\x12 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.HungH\x00\x12,\n\x04gone\x18\x13 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.GoneH\x00\x12,\n\x04\x63\x61me\x18\x14 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.CameH\x00\x12\x34\n\x08returned\x18\x15 \x01(\x0b\x32 .thalweg.v1.HostMessage.ReturnedH\x00\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x10\n\x08\x63hecksum\x18\x0f \x01(\x06\x1a\x46\n\x06Joined\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x1a\x07\n\x05Ready\x1a@\n\x06Pushed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x0c\n\x04rank\x18\x04 \x01(\r\x1a\x17\n\x07\x41pplied\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a=\n\x07Squares\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0f\n\x07squares\x18\x03 \x03(\x01\x1a\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x1a_\n\tEvaluated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x63hunk\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x03\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x1a\x18\n\x05Whole\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x06\x46\x61iled\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x1a\x19\n\x06\x43opied\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1aW\n\x05Saved\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07skipped\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\x08\x1a\x06\n\x04Left\x1a\xbe\x01\n\x04\x42\x65\x61t\x12\x16\n\x0egradients_sent\x18\x01 \x01(\x04\x12\x1a\n\x12gradients_received\x18\x02 \x01(\x04\x12\x17\n\x0fparameters_sent\x18\x03 \x01(\x04\x12\x1b\n\x13parameters_received\x18\x04 \x01(\x04\x12\x19\n\x11messages_repeated\x18\x05 \x01(\x04\x12\x17\n\x0fmessages_spoilt\x18\x06 \x01(\x04\x12\x18\n\x10messages_missing\x18\x07 \x01(\x04\x1a#\n\x04Hung\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x66ound\x18\x02 \x01(\t\x1a\x14\n\x04Gone\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a\x14\n\x04\x43\x61me\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a\x18\n\x08Returned\x12\x0c\n\x04rank\x18\x01 \x01(\rB\x06\n\x04kind\"\x8b\x06\n\x0bLeadMessage\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.thalweg.v1.LeadMessage.BeginH\x00\x12,\n\x04norm\x18\x02 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.NormH\x00\x12\x30\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.LeadMessage.ClosedH\x00\x12\x32\n\x07granted\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.LeadMessage.GrantedH\x00\x12\x34\n\x08\x65valuate\x18\x05 \x01(\x0b\x32 .thalweg.v1.LeadMessage.EvaluateH\x00\x12,\n\x04last\x18\x06 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.LastH\x00\x12,\n\x04stop\x18\x07 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.StopH\x00\x12,\n\x04\x62\x65\x61t\x18\x08 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.BeatH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.SaveH\x00\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x10\n\x08\x63hecksum\x18\x0f \x01(\x06\x1a\x07\n\x05\x42\x65gin\x1a\"\n\x04Norm\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04norm\x18\x02 \x01(\x01\x1a%\n\x06\x43losed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05parts\x18\x02 \x03(\r\x1aJ\n\x07Granted\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\nmicrobatch\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\x1a\x1b\n\x08\x45valuate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a(\n\x04Save\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\x08\x1a)\n\x04Last\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x02 \x01(\x08\x1a\x06\n\x04Stop\x1a\x06\n\x04\x42\x65\x61tB\x06\n\x04kind2N\n\x0c\x43oordination\x12>\n\x06\x41ttend\x12\x17.thalweg.v1.HostMessage\x1a\x17.thalweg.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#thalweg_proto/v1/coordination.proto\x12\nthalweg.v1\"\xc1\r\n\x0bHostMessage\x12\x30\n\x06joined\x18\x01 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.JoinedH\x00\x12.\n\x05ready\x18\x02 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.ReadyH\x00\x12\x30\n\x06pushed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.PushedH\x00\x12\x32\n\x07\x61pplied\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.AppliedH\x00\x12\x32\n\x07squares\x18\x05 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.SquaresH\x00\x12\x32\n\x07records\x18\x06 \x01(\x0b\x32\x1f.thalweg.v1.HostMessage.RecordsH\x00\x12\x36\n\tevaluated\x18\x07 \x01(\x0b\x32!.thalweg.v1.HostMessage.EvaluatedH\x00\x12.\n\x05whole\x18\x08 \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.WholeH\x00\x12\x30\n\x06\x66\x61iled\x18\t \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.FailedH\x00\x12,\n\x04left\x18\n \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.LeftH\x00\x12,\n\x04\x62\x65\x61t\x18\x0b \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.BeatH\x00\x12\x30\n\x06\x63opied\x18\x0c \x01(\x0b\x32\x1e.thalweg.v1.HostMessage.CopiedH\x00\x12.\n\x05saved\x18\r \x01(\x0b\x32\x1d.thalweg.v1.HostMessage.SavedH\x00\x12,\n\x04hung\x18\x12 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.HungH\x00\x12,\n\x04gone\x18\x13 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.GoneH\x00\x12,\n\x04\x63\x61me\x18\x14 \x01(\x0b\x32\x1c.thalweg.v1.HostMessage.CameH\x00\x12\x34\n\x08returned\x18\x15 \x01(\x0b\x32 .thalweg.v1.HostMessage.ReturnedH\x00\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x10\n\x08\x63hecksum\x18\x0f \x01(\x06\x1a\x46\n\x06Joined\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x1a\x07\n\x05Ready\x1a@\n\x06Pushed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04part\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x0c\n\x04rank\x18\x04 \x01(\r\x1a\x17\n\x07\x41pplied\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a=\n\x07Squares\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x13\n\x0b\x66irst_chunk\x18\x02 \x01(\r\x12\x0f\n\x07squares\x18\x03 \x03(\x01\x1a\x1a\n\x07Records\x12\x0f\n\x07records\x18\x01 \x01(\x0c\x1a^\n\tEvaluated\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\r\n\x05\x63hunk\x18\x02 \x01(\r\x12\x0e\n\x06labels\x18\x03 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x04 \x01(\x03\x12\x10\n\x08loss_sum\x18\x05 \x01(\x01\x1a\x18\n\x05Whole\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a\x17\n\x06\x46\x61iled\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x1a\x19\n\x06\x43opied\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1aW\n\x05Saved\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07skipped\x18\x02 \x01(\x08\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\x08\x1a\x06\n\x04Left\x1a\xbe\x01\n\x04\x42\x65\x61t\x12\x16\n\x0egradients_sent\x18\x01 \x01(\x04\x12\x1a\n\x12gradients_received\x18\x02 \x01(\x04\x12\x17\n\x0fparameters_sent\x18\x03 \x01(\x04\x12\x1b\n\x13parameters_received\x18\x04 \x01(\x04\x12\x19\n\x11messages_repeated\x18\x05 \x01(\x04\x12\x17\n\x0fmessages_spoilt\x18\x06 \x01(\x04\x12\x18\n\x10messages_missing\x18\x07 \x01(\x04\x1a#\n\x04Hung\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x66ound\x18\x02 \x01(\t\x1a\x14\n\x04Gone\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a\x14\n\x04\x43\x61me\x12\x0c\n\x04rank\x18\x01 \x01(\r\x1a\x18\n\x08Returned\x12\x0c\n\x04rank\x18\x01 \x01(\rB\x06\n\x04kind\"\x8b\x06\n\x0bLeadMessage\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.thalweg.v1.LeadMessage.BeginH\x00\x12,\n\x04norm\x18\x02 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.NormH\x00\x12\x30\n\x06\x63losed\x18\x03 \x01(\x0b\x32\x1e.thalweg.v1.LeadMessage.ClosedH\x00\x12\x32\n\x07granted\x18\x04 \x01(\x0b\x32\x1f.thalweg.v1.LeadMessage.GrantedH\x00\x12\x34\n\x08\x65valuate\x18\x05 \x01(\x0b\x32 .thalweg.v1.LeadMessage.EvaluateH\x00\x12,\n\x04last\x18\x06 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.LastH\x00\x12,\n\x04stop\x18\x07 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.StopH\x00\x12,\n\x04\x62\x65\x61t\x18\x08 \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.BeatH\x00\x12,\n\x04save\x18\t \x01(\x0b\x32\x1c.thalweg.v1.LeadMessage.SaveH\x00\x12\x0e\n\x06number\x18\x0e \x01(\x06\x12\x10\n\x08\x63hecksum\x18\x0f \x01(\x06\x1a\x07\n\x05\x42\x65gin\x1a\"\n\x04Norm\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04norm\x18\x02 \x01(\x01\x1a%\n\x06\x43losed\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\r\n\x05parts\x18\x02 \x03(\r\x1aJ\n\x07Granted\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\nmicrobatch\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\x04\x1a\x1b\n\x08\x45valuate\x12\x0f\n\x07version\x18\x01 \x01(\x04\x1a(\n\x04Save\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\x08\x1a)\n\x04Last\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08\x65valuate\x18\x02 \x01(\x08\x1a\x06\n\x04Stop\x1a\x06\n\x04\x42\x65\x61tB\x06\n\x04kind2N\n\x0c\x43oordination\x12>\n\x06\x41ttend\x12\x17.thalweg.v1.HostMessage\x1a\x17.thalweg.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thalweg_proto.v1.coordinati
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HOSTMESSAGE']._serialized_start=52
-  _globals['_HOSTMESSAGE']._serialized_end=1782
+  _globals['_HOSTMESSAGE']._serialized_end=1781
   _globals['_HOSTMESSAGE_JOINED']._serialized_start=941
   _globals['_HOSTMESSAGE_JOINED']._serialized_end=1011
   _globals['_HOSTMESSAGE_READY']._serialized_start=1013
@@ -46,47 +46,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTMESSAGE_RECORDS']._serialized_start=1176
   _globals['_HOSTMESSAGE_RECORDS']._serialized_end=1202
   _globals['_HOSTMESSAGE_EVALUATED']._serialized_start=1204
-  _globals['_HOSTMESSAGE_EVALUATED']._serialized_end=1299
-  _globals['_HOSTMESSAGE_WHOLE']._serialized_start=1301
-  _globals['_HOSTMESSAGE_WHOLE']._serialized_end=1325
-  _globals['_HOSTMESSAGE_FAILED']._serialized_start=1327
-  _globals['_HOSTMESSAGE_FAILED']._serialized_end=1350
-  _globals['_HOSTMESSAGE_COPIED']._serialized_start=1352
-  _globals['_HOSTMESSAGE_COPIED']._serialized_end=1377
-  _globals['_HOSTMESSAGE_SAVED']._serialized_start=1379
-  _globals['_HOSTMESSAGE_SAVED']._serialized_end=1466
-  _globals['_HOSTMESSAGE_LEFT']._serialized_start=1468
-  _globals['_HOSTMESSAGE_LEFT']._serialized_end=1474
-  _globals['_HOSTMESSAGE_BEAT']._serialized_start=1477
-  _globals['_HOSTMESSAGE_BEAT']._serialized_end=1667
-  _globals['_HOSTMESSAGE_HUNG']._serialized_start=1669
-  _globals['_HOSTMESSAGE_HUNG']._serialized_end=1704
-  _globals['_HOSTMESSAGE_GONE']._serialized_start=1706
-  _globals['_HOSTMESSAGE_GONE']._serialized_end=1726
-  _globals['_HOSTMESSAGE_CAME']._serialized_start=1728
-  _globals['_HOSTMESSAGE_CAME']._serialized_end=1748
-  _globals['_HOSTMESSAGE_RETURNED']._serialized_start=1750
-  _globals['_HOSTMESSAGE_RETURNED']._serialized_end=1774
-  _globals['_LEADMESSAGE']._serialized_start=1785
-  _globals['_LEADMESSAGE']._serialized_end=2564
-  _globals['_LEADMESSAGE_BEGIN']._serialized_start=2268
-  _globals['_LEADMESSAGE_BEGIN']._serialized_end=2275
-  _globals['_LEADMESSAGE_NORM']._serialized_start=2277
-  _globals['_LEADMESSAGE_NORM']._serialized_end=2311
-  _globals['_LEADMESSAGE_CLOSED']._serialized_start=2313
-  _globals['_LEADMESSAGE_CLOSED']._serialized_end=2350
-  _globals['_LEADMESSAGE_GRANTED']._serialized_start=2352
-  _globals['_LEADMESSAGE_GRANTED']._serialized_end=2426
-  _globals['_LEADMESSAGE_EVALUATE']._serialized_start=2428
-  _globals['_LEADMESSAGE_EVALUATE']._serialized_end=2455
-  _globals['_LEADMESSAGE_SAVE']._serialized_start=2457
-  _globals['_LEADMESSAGE_SAVE']._serialized_end=2497
-  _globals['_LEADMESSAGE_LAST']._serialized_start=2499
-  _globals['_LEADMESSAGE_LAST']._serialized_end=2540
-  _globals['_LEADMESSAGE_STOP']._serialized_start=2542
-  _globals['_LEADMESSAGE_STOP']._serialized_end=2548
-  _globals['_LEADMESSAGE_BEAT']._serialized_start=1477
-  _globals['_LEADMESSAGE_BEAT']._serialized_end=1483
-  _globals['_COORDINATION']._serialized_start=2566
-  _globals['_COORDINATION']._serialized_end=2644
+  _globals['_HOSTMESSAGE_EVALUATED']._serialized_end=1298
+  _globals['_HOSTMESSAGE_WHOLE']._serialized_start=1300
+  _globals['_HOSTMESSAGE_WHOLE']._serialized_end=1324
+  _globals['_HOSTMESSAGE_FAILED']._serialized_start=1326
+  _globals['_HOSTMESSAGE_FAILED']._serialized_end=1349
+  _globals['_HOSTMESSAGE_COPIED']._serialized_start=1351
+  _globals['_HOSTMESSAGE_COPIED']._serialized_end=1376
+  _globals['_HOSTMESSAGE_SAVED']._serialized_start=1378
+  _globals['_HOSTMESSAGE_SAVED']._serialized_end=1465
+  _globals['_HOSTMESSAGE_LEFT']._serialized_start=1467
+  _globals['_HOSTMESSAGE_LEFT']._serialized_end=1473
+  _globals['_HOSTMESSAGE_BEAT']._serialized_start=1476
+  _globals['_HOSTMESSAGE_BEAT']._serialized_end=1666
+  _globals['_HOSTMESSAGE_HUNG']._serialized_start=1668
+  _globals['_HOSTMESSAGE_HUNG']._serialized_end=1703
+  _globals['_HOSTMESSAGE_GONE']._serialized_start=1705
+  _globals['_HOSTMESSAGE_GONE']._serialized_end=1725
+  _globals['_HOSTMESSAGE_CAME']._serialized_start=1727
+  _globals['_HOSTMESSAGE_CAME']._serialized_end=1747
+  _globals['_HOSTMESSAGE_RETURNED']._serialized_start=1749
+  _globals['_HOSTMESSAGE_RETURNED']._serialized_end=1773
+  _globals['_LEADMESSAGE']._serialized_start=1784
+  _globals['_LEADMESSAGE']._serialized_end=2563
+  _globals['_LEADMESSAGE_BEGIN']._serialized_start=2267
+  _globals['_LEADMESSAGE_BEGIN']._serialized_end=2274
+  _globals['_LEADMESSAGE_NORM']._serialized_start=2276
+  _globals['_LEADMESSAGE_NORM']._serialized_end=2310
+  _globals['_LEADMESSAGE_CLOSED']._serialized_start=2312
+  _globals['_LEADMESSAGE_CLOSED']._serialized_end=2349
+  _globals['_LEADMESSAGE_GRANTED']._serialized_start=2351
+  _globals['_LEADMESSAGE_GRANTED']._serialized_end=2425
+  _globals['_LEADMESSAGE_EVALUATE']._serialized_start=2427
+  _globals['_LEADMESSAGE_EVALUATE']._serialized_end=2454
+  _globals['_LEADMESSAGE_SAVE']._serialized_start=2456
+  _globals['_LEADMESSAGE_SAVE']._serialized_end=2496
+  _globals['_LEADMESSAGE_LAST']._serialized_start=2498
+  _globals['_LEADMESSAGE_LAST']._serialized_end=2539
+  _globals['_LEADMESSAGE_STOP']._serialized_start=2541
+  _globals['_LEADMESSAGE_STOP']._serialized_end=2547
+  _globals['_LEADMESSAGE_BEAT']._serialized_start=1476
+  _globals['_LEADMESSAGE_BEAT']._serialized_end=1482
+  _globals['_COORDINATION']._serialized_start=2565
+  _globals['_COORDINATION']._serialized_end=2643
 # @@protoc_insertion_point(module_scope)

@@ -51,18 +51,18 @@ class HostMessage(_message.Message):
         records: bytes
         def __init__(self, records: _Optional[bytes] = ...) -> None: ...
     class Evaluated(_message.Message):
-        __slots__ = ("version", "chunk", "samples", "correct", "loss_sum")
+        __slots__ = ("version", "chunk", "labels", "correct", "loss_sum")
         VERSION_FIELD_NUMBER: _ClassVar[int]
         CHUNK_FIELD_NUMBER: _ClassVar[int]
-        SAMPLES_FIELD_NUMBER: _ClassVar[int]
+        LABELS_FIELD_NUMBER: _ClassVar[int]
         CORRECT_FIELD_NUMBER: _ClassVar[int]
         LOSS_SUM_FIELD_NUMBER: _ClassVar[int]
         version: int
         chunk: int
-        samples: int
+        labels: int
         correct: int
         loss_sum: float
-        def __init__(self, version: _Optional[int] = ..., chunk: _Optional[int] = ..., samples: _Optional[int] = ..., correct: _Optional[int] = ..., loss_sum: _Optional[float] = ...) -> None: ...
+        def __init__(self, version: _Optional[int] = ..., chunk: _Optional[int] = ..., labels: _Optional[int] = ..., correct: _Optional[int] = ..., loss_sum: _Optional[float] = ...) -> None: ...
     class Whole(_message.Message):
         __slots__ = ("version",)
         VERSION_FIELD_NUMBER: _ClassVar[int]

@@ -174,7 +174,7 @@ def test_records_and_evaluations_reach_the_account(kind):
     hosts.say(1, records=HostMessage.Records(records=record + record))
     assert hosts.account.telemetry.phases["compute"].count == 2
     for host in hosts.hosts:
-        evaluated = HostMessage.Evaluated(version=3, chunk=host, samples=4, correct=1 + host, loss_sum=2.0)
+        evaluated = HostMessage.Evaluated(version=3, chunk=host, labels=4, correct=1 + host, loss_sum=2.0)
         hosts.say(host, evaluated=evaluated)
     telemetry = hosts.account.telemetry
     assert (telemetry.evaluation_loss, telemetry.evaluation_accuracy) == (0.5, 3 / 8)

@@ -8,7 +8,7 @@ from thalweg_proto.messages import Evaluated
 
 
 def test_the_result_comes_with_the_last_chunk():
-    """Two chunks of 3 and 1 samples: the mean counts samples, not chunks."""
+    """Two chunks of 3 and 1 labels: the mean counts labels, not chunks."""
     evaluations = Evaluations(2)
     assert evaluations.on_evaluated(Evaluated(5, 1, 1, 0, 2.0)) is None
     assert evaluations.on_evaluated(Evaluated(5, 1, 1, 0, 2.0)) is None  # a repeat is not the other chunk

@@ -32,6 +32,17 @@ def test_the_gradient_of_cross_entropy(dtype: type, check_gradient: Callable[...
         check_gradient(cross_entropy, {"logits": rng.standard_normal((n, c))}, rng.integers(0, c, n).astype(dtype))
 
 
+def test_the_cross_entropy_of_sequences_is_the_mean_over_all_positions(check_gradient: Callable[..., Any]) -> None:
+    """(n, positions, c) against (n, positions) is what the same rows give as (n * positions, c)."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((3, 4, 5)), rng.integers(0, 5, (3, 4))
+    flat = ad.value_and_grad(cross_entropy)({"logits": logits.reshape(12, 5)}, labels.reshape(12))
+    value, gradient = ad.value_and_grad(cross_entropy)({"logits": logits}, labels)
+    assert value == flat[0]
+    np.testing.assert_array_equal(gradient["logits"].reshape(12, 5), flat[1]["logits"])
+    check_gradient(cross_entropy, {"logits": logits}, labels)
+
+
 def test_cross_entropy_is_stable() -> None:
     """Logits far apart give the exact loss and a finite gradient, in float32."""
     logits = np.array([[1e4, 0.0], [-1e4, 0.0]], np.float32)
@@ -54,7 +65,8 @@ def test_a_label_out_of_range_is_refused_at_each_replay(label: int) -> None:
     ("logits", "labels", "error", "message"),
     [
         ((4, 3), np.zeros(4), TypeError, "integer labels, found float64"),
-        ((4, 3), np.zeros(5, int), ValueError, r"\(n, c\) and labels \(n,\), found \(4, 3\) and \(5,\)"),
+        ((4, 3), np.zeros(5, int), ValueError, r"\(n, c\) and labels \(n,\), or .* found \(4, 3\) and \(5,\)"),
+        ((4, 3, 2), np.zeros(12, int), ValueError, r"found \(4, 3, 2\) and \(12,\)"),
         ((4, 3), np.zeros((4, 1), int), ValueError, r"found \(4, 3\) and \(4, 1\)"),
         ((4,), np.zeros(4, int), ValueError, r"found \(4,\) and \(4,\)"),
         ((0, 3), np.zeros(0, int), ValueError, r"found \(0, 3\)"),

@@ -7,6 +7,7 @@ import pytest
 from tests.worker.engines.laws import CLASSES, NUMBERS, batch, draws_follow_from_the_key, hooks_are_called, source
 
 from thalweg_proto.errors import InputError
+from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines import check_for, make_engine, model_for
 from thalweg_worker.models import ModelSource, initial_parameters
 
@@ -61,6 +62,29 @@ def test_hooks_are_called_before_reading_and_once_all_is_final():
 
 def test_what_is_random_follows_from_seed_step_and_microbatch():
     draws_follow_from_the_key(lambda: trying(NET, dropout=0.5), "3.weight")
+
+
+def test_a_sequence_has_a_label_at_each_position():
+    """The default loss is the mean over all positions, and an evaluation counts the hits at each."""
+    import torch
+
+    net = """
+    def build(spec):
+        return nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, spec.classes))
+    """
+    spec = DataSpec(input_shape=(6,), input_dtype="int64", task="classification", classes=7, target_shape=(6,))
+    engine, parameters, out = trying(net, spec)
+    rng = np.random.default_rng(0)
+    samples = Batch(rng.integers(0, 7, (5, 6)), rng.integers(0, 7, (5, 6)), np.zeros(3, np.uint64))
+    loss = engine.gradient(parameters, samples, weight=1.0, out=out)()
+    scores = torch.tensor(parameters["0.weight"][samples.x] @ parameters["1.weight"].T + parameters["1.bias"])
+    expected = torch.nn.functional.cross_entropy(scores.reshape(30, 7), torch.tensor(samples.y.reshape(30)))
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    found = engine.evaluate(parameters, samples)
+    assert found.correct == np.count_nonzero(scores.numpy().argmax(axis=-1) == samples.y)
+    assert found.loss_sum == pytest.approx(30 * expected.item(), rel=1e-6)
+    [problem] = check_for("torch", model_for("torch", source(IMPORTS, NET), spec, 0), spec, batch(), rng)
+    assert "scores of shape (n, *target_shape, classes) = (6, 6, 7)" in str(problem)
 
 
 def test_an_evaluation_drops_nothing_out_and_counts_hits():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,18 @@ def test_samples_that_are_no_images_are_refused(sample: tuple[int, ...], hint: s
     assert problem.field == "model.image"
     assert str(sample) in problem.found
     assert hint in problem.hint
+
+
+@pytest.mark.parametrize("use", ["linear", "mlp"])
+def test_a_label_at_each_position(use: str) -> None:
+    """Where a sample has several labels there are scores for each of them, and the loss is the mean over all."""
+    spec = DataSpec(input_shape=(4,), task="classification", classes=3, target_shape=(2,))
+    model = build(use, spec)
+    batch = Batch(np.ones((5, 4), np.float32), np.zeros((5, 2), np.int64), np.zeros(3, np.uint64))
+    assert check_model(model, spec, batch, np.random.default_rng(0)) == []
+    params = {name: np.zeros_like(array) for name, array in model.init(np.random.default_rng(0)).items()}
+    assert ad.forward(model.predict)(params, batch.x).shape == (5, 2, 3)
+    assert ad.forward(model.loss)(params, batch) == pytest.approx(math.log(3), rel=1e-6)
 
 
 @pytest.mark.parametrize("use", ["linear", "mlp"])

@@ -200,6 +200,27 @@ def test_predictions_have_the_shape_of_the_targets() -> None:
     assert problem.found == "shape (5,)"
 
 
+def test_scores_of_a_sequence_are_wanted_at_each_position() -> None:
+    """(n, positions, classes), and no other shape."""
+    spec = DataSpec(input_shape=(4,), task="classification", classes=3, target_shape=(2,))
+    batch = Batch(X, np.zeros((5, 2), np.int64), KEY)
+
+    def model(predict: Any) -> Any:
+        return SimpleNamespace(
+            init=lambda rng: {"W": np.ones((4, 6), np.float32)},
+            loss=lambda params, batch: ad.softmax_cross_entropy((batch.x @ params["W"]).reshape((5, 2, 3)), batch.y),
+            predict=predict,
+        )
+
+    def check(predict: Any) -> list[Problem]:
+        return check_model(model(predict), spec, batch, np.random.default_rng(0))
+
+    assert check(lambda params, x: (x @ params["W"]).reshape((5, 2, 3))) == []
+    [problem] = check(lambda params, x: x @ params["W"])
+    assert "scores of shape (n, *target_shape, classes) = (5, 2, 3)" in problem.expected
+    assert problem.found == "shape (5, 6)"
+
+
 def test_a_mistake_in_the_loss_and_one_in_predict_are_reported_together() -> None:
     """One does not hide the other."""
     fields = [p.field for p in problems_of(loss=mean_is_missing, predict=lambda params, x: x)]

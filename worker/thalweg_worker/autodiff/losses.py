@@ -1,4 +1,4 @@
-"""Losses: each is the mean over the samples, a scalar."""
+"""Losses: each is a mean, over all labels or all elements, a scalar."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def log_softmax(x: Operand) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Operand, labels: Operand) -> Tensor:
-    """mean over i of -log_softmax(logits)[i, labels[i]].
+    """mean over i of -log_softmax(logits)[i, labels[i]]; i runs over all positions where samples are sequences.
 
-    logits: (n, c) float; labels: (n,) integers in [0, c), else IndexError at replay. Natural logarithm.
+    logits: (n, ..., c) float; labels: (n, ...) integers in [0, c), else IndexError at replay. Natural logarithm.
     """
     logits, labels = tensors("softmax_cross_entropy", logits, labels)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"softmax_cross_entropy: expected integer labels, found {labels.dtype}")
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or 0 in logits.shape:
-        raise ValueError(
-            f"softmax_cross_entropy: expected logits (n, c) and labels (n,), found {logits.shape} and {labels.shape}"
-        )
+    if logits.ndim < 2 or labels.shape != logits.shape[:-1] or 0 in logits.shape:
+        expected = "logits (n, c) and labels (n,), or (n, ..., c) and (n, ...)"
+        raise ValueError(f"softmax_cross_entropy: expected {expected}, found {logits.shape} and {labels.shape}")
     (logits,), labels = floats("softmax_cross_entropy", logits), cast(labels, np.dtype(np.int64))
+    logits, labels = reshape(logits, (-1, logits.shape[-1])), reshape(labels, -1)
     chain, xp, count = logits.chain, logits.chain.xp, logits.shape[0]
     scores = log_softmax(detached(logits))
     places = _places(chain, labels, logits.shape)

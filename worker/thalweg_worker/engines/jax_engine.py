@@ -83,7 +83,7 @@ class JaxEngine:
         if self._predict is not None:
             scores = np.asarray(self._predict(leaves, batch.x))
             correct = int(np.count_nonzero(scores.argmax(axis=-1) == batch.y))
-        return Evaluation(loss * len(batch.x), correct)
+        return Evaluation(loss * batch.y.size, correct)
 
 
 def _same_memory(leaf: Any, array: NDArray[np.float32]) -> bool:

@@ -5,7 +5,7 @@
     init(key)            the parameters before step 0: any pytree of float32 arrays
     loss(params, batch)  the mean loss over the batch, a scalar. batch.x and batch.y are JAX arrays; batch.key is a key
                          of jax.random, from seed, step and microbatch, and None when the model is evaluated
-    predict(params, x)   scores (n, classes) or predictions, for the accuracy
+    predict(params, x)   scores (n, *target_shape, classes) or predictions, for the accuracy
 
 Rules:
   - A parameter is called by the path to it in the tree, with dots: "layers.0.kernel".

@@ -48,4 +48,4 @@ class NumpyEngine:
         else:
             scores = self._predict(parameters, batch.x)
             correct = int(np.count_nonzero(np.argmax(scores, axis=-1) == batch.y))
-        return Evaluation(loss * len(batch.x), correct)
+        return Evaluation(loss * batch.y.size, correct)

@@ -16,7 +16,10 @@ OnReady = Callable[[str, int], None]  # (name, first)
 
 
 class Evaluation(NamedTuple):
-    """loss_sum: sum of the losses of the samples; correct: rightly classified ones, -1 where that says nothing."""
+    """What the labels of a batch come to: one of each sample, or one at each position of a sequence.
+
+    loss_sum: sum of their losses; correct: how many are rightly classified, -1 where that says nothing
+    """
 
     loss_sum: float
     correct: int

@@ -95,8 +95,8 @@ class TorchEngine:
                 output = model.module(tensor(batch.x))
                 loss = float(model.loss(output, y))
                 correct = -1
-                if model.spec.task == "classification" and output.shape == (len(y), model.spec.classes):
+                if model.scores(output, len(y)):
                     correct = int((output.argmax(dim=-1) == y).sum())
         finally:
             model.module.train()
-        return Evaluation(loss * len(batch.x), correct)
+        return Evaluation(loss * batch.y.size, correct)

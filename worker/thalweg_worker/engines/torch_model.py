@@ -3,7 +3,7 @@
     def build(data_spec: DataSpec, **options) -> nn.Module | tuple[nn.Module, Callable]
 
 The module gets a tensor of the shape of `Batch.x`. With it may come a loss, `loss(output, y)`, the mean over the batch;
-by default it is the cross-entropy of scores (n, classes) with class indices, or the mean squared error.
+by default it is the cross-entropy of scores (n, *target_shape, classes) with class indices, or the mean squared error.
 
 Rules:
   - Trained is what requires a gradient, each tensor once, whatever it is tied to. What does not is as `build` made it,
@@ -113,6 +113,11 @@ class TorchModel:
         loss = self.loss(output, y)
         return self._loss_problems(loss) or [*self._unused(loss), *self._changed(before)]
 
+    def scores(self, output: Any, samples: int) -> bool:
+        """Whether the output is the scores of classes, of which the highest is the prediction."""
+        _, expected = expected_output(self.spec, samples)
+        return self.spec.task == "classification" and tuple(getattr(output, "shape", ())) == expected
+
     def _output_problems(self, output: Any, samples: int) -> list[Problem]:
         what, expected = expected_output(self.spec, samples)
         shape = tuple(output.shape) if isinstance(output, torch.Tensor) else None
@@ -145,6 +150,9 @@ class TorchModel:
 
 def _default_loss(spec: DataSpec) -> Loss:
     functional: Any = torch.nn.functional
+    if spec.task == "classification" and spec.target_shape:
+        # PyTorch has the classes on the second axis; here they are on the last one, where a module has them.
+        return lambda output, y: functional.cross_entropy(output.flatten(0, -2), y.flatten())
     loss: Loss = functional.cross_entropy if spec.task == "classification" else functional.mse_loss
     return loss
 

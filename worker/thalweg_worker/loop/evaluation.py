@@ -36,4 +36,4 @@ def evaluate(
         before()
         batch = evaluation_batch(held_out, chunk)
         loss_sum, correct = engine.evaluate(parameters, batch)
-        listener.evaluated(Evaluated(version, chunk, len(batch.x), correct, loss_sum))
+        listener.evaluated(Evaluated(version, chunk, batch.y.size, correct, loss_sum))

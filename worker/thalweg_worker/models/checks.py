@@ -108,7 +108,10 @@ def unused_problems(field: str, names: Collection[str], unused: Collection[str])
 def expected_output(data_spec: DataSpec, samples: int) -> tuple[str, tuple[int, ...]]:
     """What a model is to give for so many samples, in words and as a shape."""
     if data_spec.task == "classification":
-        return "scores of shape (n, classes)", (samples, data_spec.classes)
+        what = (
+            "scores of shape (n, *target_shape, classes)" if data_spec.target_shape else "scores of shape (n, classes)"
+        )
+        return what, (samples, *data_spec.target_shape, data_spec.classes)
     return "predictions of shape (n, *target_shape)", (samples, *data_spec.target_shape)
 
 

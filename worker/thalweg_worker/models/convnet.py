@@ -77,7 +77,7 @@ class Convnet:
         return heads.loss(self._outputs(params, batch.x), batch.y, self.data_spec)
 
     def predict(self, params: Mapping[str, Any], x: Any) -> Any:
-        """Logits (n, classes), or predictions (n, *target_shape)."""
+        """Logits (n, *target_shape, classes), or predictions (n, *target_shape)."""
         return heads.prediction(self._outputs(params, x), self.data_spec)
 
     def _outputs(self, params: Mapping[str, Any], x: Any) -> Any:

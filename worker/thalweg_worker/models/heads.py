@@ -11,26 +11,23 @@ from thalweg_worker.batch import DataSpec
 
 
 def output_count(data_spec: DataSpec) -> int:
-    """How many outputs a sample has: the classes, or the elements of a target."""
-    if data_spec.task == "classification":
-        return data_spec.classes
-    return math.prod(data_spec.target_shape)
+    """How many outputs a sample has: the classes of each of its labels, or the elements of a target."""
+    return math.prod(data_spec.target_shape) * (data_spec.classes or 1)
 
 
 def prediction(outputs: Any, data_spec: DataSpec) -> Any:
-    """Outputs (n, output_count) as `predict` returns them: scores (n, classes), or (n, *target_shape)."""
-    if data_spec.task == "classification" or len(data_spec.target_shape) == 1:
-        return outputs
-    return outputs.reshape((outputs.shape[0], *data_spec.target_shape))
+    """Outputs (n, output_count) as `predict` returns them: (n, *target_shape, classes), or (n, *target_shape)."""
+    shape = (*data_spec.target_shape, *([data_spec.classes] if data_spec.classes else []))
+    return outputs if len(shape) == 1 else outputs.reshape((outputs.shape[0], *shape))
 
 
 def loss(outputs: Any, targets: Any, data_spec: DataSpec) -> Any:
-    """The mean over the samples of the softmax cross-entropy, or of the mean squared error of a target.
+    """The mean over the labels of the softmax cross-entropy, or of the mean squared error of a target.
 
     outputs: (n, output_count); targets: as `Batch.y`
     """
     if data_spec.task == "classification":
-        return ad.softmax_cross_entropy(outputs, targets)
+        return ad.softmax_cross_entropy(prediction(outputs, data_spec), targets)
     return ad.mean_squared_error(prediction(outputs, data_spec), targets)
 
 

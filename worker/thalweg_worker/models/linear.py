@@ -49,7 +49,7 @@ class Linear:
         return heads.loss(dense(params, "output", flat(batch.x)), batch.y, self.data_spec)
 
     def predict(self, params: Mapping[str, Any], x: Any) -> Any:
-        """Logits (n, classes), or predictions (n, *target_shape)."""
+        """Logits (n, *target_shape, classes), or predictions (n, *target_shape)."""
         return heads.prediction(dense(params, "output", flat(x)), self.data_spec)
 
 

@@ -60,7 +60,7 @@ class Mlp:
         return heads.loss(self._outputs(params, batch.x, batch.key), batch.y, self.data_spec)
 
     def predict(self, params: Mapping[str, Any], x: Any) -> Any:
-        """Logits (n, classes), or predictions (n, *target_shape)."""
+        """Logits (n, *target_shape, classes), or predictions (n, *target_shape)."""
         return heads.prediction(self._outputs(params, x, None), self.data_spec)
 
     def _outputs(self, params: Mapping[str, Any], x: Any, key: Any) -> Any:

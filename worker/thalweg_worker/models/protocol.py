@@ -44,7 +44,7 @@ class Predictor(Protocol):
     """A model that also answers for new samples; without it an evaluation reports the loss only."""
 
     def predict(self, params: Mapping[str, Any], x: Any) -> Any:
-        """Scores (n, classes), the highest for the likeliest class, or predictions (n, *target_shape).
+        """Scores (n, *target_shape, classes), the highest for the likeliest class, or predictions (n, *target_shape).
 
         x: (n, *input_shape), as in `Batch`. Nothing random happens here.
         """
