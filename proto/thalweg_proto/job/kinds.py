@@ -75,6 +75,12 @@ class Whole:
         return value
 
 
+def function_in(text: str) -> tuple[str, str] | None:
+    """Path and name of "FILE.py:FUNCTION"; None where `text` is something else."""
+    path, _, name = text.rpartition(":")
+    return (path, name) if path.endswith(".py") and name.isidentifier() else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Number:
     """A finite number in [minimum, below), or in (above, below)."""
@@ -100,6 +106,9 @@ class Number:
         if not (high_enough and number < self.below):
             raise MismatchError
         return number
+
+
+FROM_0_TO_1 = Number(minimum=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -246,9 +255,10 @@ class ModelName:
         text = Text().read(value, folder)
         if text in self.built_in:
             return text
-        path, colon, function = text.rpartition(":")
-        if not (colon and path.endswith(".py") and function.isidentifier()):
+        named = function_in(text)
+        if named is None:
             raise MismatchError(nearest(text, self.built_in))
+        path, function = named
         return f"{os.path.abspath(folder / path)}:{function}"
 
 

@@ -1,7 +1,7 @@
 """Models: what a job trains.
 
 `protocol.py` says what a model is; `linear.py`, `mlp.py` and `convnet.py` are the built-in ones;
-`source.py` and `user_file.py` load a user's; `checks.py` finds what one can get wrong before anything
+`source.py`, `user_file.py` and `user_call.py` load a user's; `checks.py` finds what one can get wrong before anything
 starts.
 """
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from thalweg_proto.errors import InputError, Problem, attempt
-from thalweg_proto.job.kinds import closest, nearest, one_of
+from thalweg_proto.job.kinds import function_in, nearest, one_of
 from thalweg_proto.job.options import Section
 from thalweg_proto.job.parsing import describe
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.models import convnet, linear, mlp
 from thalweg_worker.models.options import read_options
 from thalweg_worker.models.protocol import Model
-from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+from thalweg_worker.models.user_call import call, misfits
 from thalweg_worker.models.user_file import UserFile
 
 BUILT_IN: Mapping[str, Callable[..., Model]] = {
@@ -56,10 +55,11 @@ class ModelSource:
         """
         if use in BUILT_IN:
             return cls(use=use, options=options)
-        path, _, function = use.rpartition(":")
-        if not (path.endswith(".py") and function.isidentifier()):
+        named = function_in(use)
+        if named is None:
             expected = one_of([*(f'"{name}"' for name in BUILT_IN), '"FILE.py:FUNCTION"'])
             raise InputError([Problem("model.use", expected, describe(use), nearest(use, [*BUILT_IN]))])
+        path, function = named
         return cls(use=function, options=options, file=UserFile.read(folder / path))
 
     def build(self, data_spec: DataSpec) -> Model:
@@ -67,17 +67,7 @@ class ModelSource:
         options = copy.deepcopy(dict(self.options))
         if self.file is None:
             return BUILT_IN[self.use](data_spec, **options)
-        build = self.file.function(self.use)
-        if problems := _misfits(build, self.use, options):
-            raise InputError(problems)
-        try:
-            return cast(Model, build(data_spec, **options))
-        except InputError:  # the user's function built one of ours and passed a wrong option on
-            raise
-        except (Exception, SystemExit) as error:
-            field = f"model.use ({self.file.name}:{self.use})"
-            hint = indented(user_traceback(error))
-            raise InputError([Problem(field, "a model", summary(error), hint)]) from None
+        return cast(Model, call(self.file, self.use, options, data_spec, returns="a model"))
 
     def check(self) -> list[Problem]:
         """What is wrong whatever the data: a file that does not import, a function that is not there, wrong options.
@@ -89,7 +79,7 @@ class ModelSource:
         problems: list[Problem] = []
         file = self.file
         build = attempt(problems, lambda: file.function(self.use))
-        return problems if build is None else _misfits(build, self.use, self.options)
+        return problems if build is None else misfits(build, self.use, self.options, table="model", given=1)
 
 
 def build_model(use: str, options: Mapping[str, Any], data_spec: DataSpec, *, folder: Path) -> Model:
@@ -102,33 +92,3 @@ def build_model(use: str, options: Mapping[str, Any], data_spec: DataSpec, *, fo
     further: see `check_model`.
     """
     return ModelSource.read(use, options, folder=folder).build(data_spec)
-
-
-def _misfits(build: Callable[..., Any], name: str, options: Mapping[str, Any]) -> list[Problem]:
-    """Options that a user's function does not take, and those that it needs and does not get."""
-    try:
-        parameters = list(inspect.signature(build).parameters.values())
-    except (TypeError, ValueError):  # written in C: the call will tell
-        return []
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    taken = {p.name: p for p in parameters[1:] if p.kind in by_name}
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    unknown = [key for key in options if key not in taken and not takes_any]
-    problems = [
-        Problem(
-            f"model.{key}",
-            f"an option of {name} ({', '.join(taken) or 'it has none'})",
-            describe(options[key]),
-            nearest(key, [*taken]),
-        )
-        for key in unknown
-    ]
-    # A key that is spelt like none of them may have been meant for any.
-    near = [closest(key, [*taken]) for key in unknown]
-    meant = set(near) if all(near) else set(taken)
-    problems += [
-        Problem(f"model.{key}", f"a value, which {name} needs", "nothing")
-        for key, parameter in taken.items()
-        if parameter.default is inspect.Parameter.empty and key not in options and key not in meant
-    ]
-    return problems

@@ -27,18 +27,19 @@ from thalweg_worker.models.tracebacks import indented, summary, user_traceback
 
 @dataclass(frozen=True, kw_only=True)
 class UserFile:
-    """path: absolute, as it was where the job was read; text: what it held then."""
+    """path: absolute, as it was where the job was read; text: what it held then; key: of the job that names it."""
 
     path: str
     text: str
+    key: str = "model.use"
 
     @classmethod
-    def read(cls, path: Path) -> UserFile:
+    def read(cls, path: Path, key: str = "model.use") -> UserFile:
         """The file at `path`, decoded as Python does (PEP 263). Raises InputError where it cannot be read."""
         path = path.absolute()
-        field = f"model.use ({path.name})"
+        field = f"{key} ({path.name})"
         try:
-            return cls(path=str(path), text=importlib.util.decode_source(path.read_bytes()))
+            return cls(path=str(path), text=importlib.util.decode_source(path.read_bytes()), key=key)
         except OSError as error:
             raise InputError([Problem(field, f"a file at {path}", error.strerror or str(error))]) from None
         except (SyntaxError, UnicodeDecodeError) as error:
@@ -67,7 +68,7 @@ class UserFile:
         raise InputError(
             [
                 Problem(
-                    f"model.use ({self.name})",
+                    f"{self.key} ({self.name})",
                     f"a function {name}",
                     f"functions {', '.join(functions)}" if functions else "no function",
                     nearest(name, functions),
@@ -87,7 +88,7 @@ class UserFile:
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             problem = Problem(
-                f"model.use ({self.name})",
+                f"{self.key} ({self.name})",
                 "a file that imports",
                 summary(error),
                 indented(user_traceback(error) + self._beside(error)),
@@ -102,4 +103,4 @@ class UserFile:
             (folder / f"{name}.py").exists() or (folder / name).is_dir()
         ):
             return ""
-        return f"\n{name} lies beside the file, but a model's file stands alone: workers get its text only"
+        return f"\n{name} lies beside the file, but a user's file stands alone: workers get its text only"
