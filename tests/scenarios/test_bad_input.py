@@ -82,6 +82,12 @@ def write_idx(path: Path, array: np.ndarray, cut: int = 0) -> None:
         ("train.consistency=sspp", ["train.consistency", "ssp"]),
         ("train.staleness=2", ["train.staleness: expected an option of consistency", "belongs to consistency"]),
         ("train.backup_workers=2", ["train.backup_workers: expected fewer than cluster.workers (2); found 2"]),
+        (
+            "data.context=32",
+            ["data.context: expected a text as data.train (.txt or .md), which", "found 32"],
+        ),
+        ("data.train=nowhere.txt", ["data.train", "expected a file; found no such file", "nowhere.txt"]),
+        ("data.train=nowhere.py:data", ["data.train (nowhere.py): expected a file at", "No such file"]),
         ("cluster.wire=float16", ["cluster.wire", "bfloat16"]),
         ("cluster.wire_fraction=0.5", ["cluster.wire_fraction", 'belongs to wire "topk"']),
         ("cluster.engine=cupy", ["cluster.engine", "numpy"]),
@@ -156,6 +162,16 @@ def raising(data_spec): raise RuntimeError(f"no such shape: {data_spec.input_sha
 """
 
 
+DATA = """
+import numpy as np
+
+def good(size=40): return [(np.ones(2) * i, i % 3) for i in range(size)]
+class Named(list): classes = ["a", "b", "c"]
+def nan(): return Named((np.ones(2) * (np.nan if i == 30 else i), i % 3) for i in range(40))
+def raising(size=3): raise RuntimeError(f"no such data: {size}")
+"""
+
+
 @pytest.fixture
 def files(tmp_path):
     """Files beside the job, each with one mistake or none."""
@@ -165,6 +181,11 @@ def files(tmp_path):
     (tmp_path / "nan.csv").write_text(rows.replace("0,3,2\n", "0,nan,2\n"))
     (tmp_path / "species.csv").write_text(rows.replace("label", "species"))
     (tmp_path / "negative.csv").write_text(rows.replace("0,3,2\n", "-1,3,2\n"))
+    (tmp_path / "data.py").write_text(DATA)
+    (tmp_path / "good.txt").write_text("abc" * 200)
+    (tmp_path / "other.txt").write_text("abx" * 200)
+    (tmp_path / "short.txt").write_text("abc")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9" * 200)
     np.savez(tmp_path / "nan.npz", x=np.full((40, 2), np.nan, np.float32), y=np.arange(40) % 3)
     save_file({"w": np.zeros((2, 3), np.float32)}, tmp_path / "good.safetensors")
     save_file({"w": np.zeros((5, 3), np.float32)}, tmp_path / "other.safetensors")
@@ -181,6 +202,13 @@ MISTAKES = [
     (["data.lable=a", "data.train=nowhere.csv"], ["data.lable", "nowhere.csv"]),
     (["data.train=3", "data.eval=nowhere.csv"], ["data.train", "nowhere.csv"]),
     (["data.train=negative.csv", "data.eval=nowhere.csv"], ["labels >= 0", "nowhere.csv"]),
+    (["data.train=latin.txt", "data.eval=short.txt"], ["byte 0xe9 at offset 3", "found 3 characters"]),
+    (["data.train=good.txt", "data.eval=other.txt"], ["found 'x' (U+0078)", "which reads float32 samples"]),
+    (["data.train=good.txt", "data.context=0", "data.eval=nowhere.txt"], ["data.context", "nowhere.txt"]),
+    (["data.train=data.py:good", "data.siez=3"], ["data.siez: expected an option of good (size)"]),
+    (["data.train=data.py:raising", "model.depth=3"], ["no such data: 3", "model.depth"]),
+    (["data.train=data.py:nan", "model.use=mine.py:raising"], ["data.py:nan), sample 30", "no such shape: (2,)"]),
+    (["data.train=data.py:good", "data.eval=data.csv"], ["data.eval"]),
     # the job file and the model
     (["train.steps=0", "model.depth=3"], ["train.steps", "model.depth"]),
     (["data.scale=big", "model.use=mine.py:raising"], ["data.scale", "no such shape: (2,)"]),

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from thalweg_proto.errors import ThalwegError, WorkerError
+from thalweg_proto.errors import InputError, ThalwegError, WorkerError
 from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
-from thalweg_worker.datasets import Dataset, Shipment
+from thalweg_worker.datasets import Shipped
 from thalweg_worker.engines import make_engine, model_for, with_faults
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
@@ -57,15 +57,15 @@ class WorkerSpec:
 class Worker:
     """One worker; `run` returns when the server says stop."""
 
-    def __init__(self, spec: WorkerSpec, rank: int, data: tuple[Shipment, Shipment | None]) -> None:
+    def __init__(self, spec: WorkerSpec, rank: int, data: tuple[Shipped, Shipped | None]) -> None:
         """`data`: what is trained on and what is held out; together, since both may be rows of the same arrays."""
         # One BLAS thread: the host's CPUs are dealt out to workers, and more threads would change the bits.
         self._limits = threadpool_limits(1, user_api="blas")
         self._spec = spec
         self._rank = rank
         training, held_out = data
-        self._training = Dataset.from_shipment(training)
-        self._held_out = Dataset.from_shipment(held_out) if held_out is not None else None
+        self._training = training.open()
+        self._held_out = held_out.open() if held_out is not None else None
         model = model_for(spec.engine, spec.model, spec.data_spec, spec.sampler.seed)
         classify = spec.data_spec.task == "classification"
         times = spec.emulated_ms
@@ -80,13 +80,15 @@ class Worker:
         address: name of the abstract Unix socket of this host's server
         The other argument only makes Ray wait until the server listens.
 
-        Raises WorkerError where the user's model raised, with that exception and the user's own frames; or with
+        Raises WorkerError where the user's model or data raised, with that exception and the user's own frames; or with
         what to do where memory did not suffice.
         """
         spec = self._spec
         with join(address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as connection:
             try:
                 self._train(connection)
+            except InputError as error:  # of a sample, which only user's code can give that late
+                raise WorkerError(str(error)) from None
             except ThalwegError:
                 raise
             except Exception as error:

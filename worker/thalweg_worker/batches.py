@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_worker.batch import Batch, DataSpec
-from thalweg_worker.datasets import Dataset
+from thalweg_worker.datasets import Samples
 from thalweg_worker.datasets.dataset import target_dtype
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.sampler import Sampler, SampleStream
@@ -21,7 +21,7 @@ class BatchSource:
     """Draws microbatches, into one buffer for each size of a microbatch."""
 
     def __init__(
-        self, dataset: Dataset, sampler: Sampler, microbatches: Sequence[int] = (), ledger: Ledger | None = None
+        self, dataset: Samples, sampler: Sampler, microbatches: Sequence[int] = (), ledger: Ledger | None = None
     ) -> None:
         """`ledger`: where it is written down which samples were taken; None: nowhere"""
         self._dataset = dataset
@@ -76,7 +76,7 @@ def evaluation_chunks(samples: int) -> int:
     return -(-samples // EVALUATION_CHUNK)
 
 
-def evaluation_batch(dataset: Dataset, chunk: int) -> Batch:
+def evaluation_batch(dataset: Samples, chunk: int) -> Batch:
     """Chunk `chunk` of a held-out set, in its own order."""
     begin = chunk * EVALUATION_CHUNK
     end = min(begin + EVALUATION_CHUNK, len(dataset))
@@ -85,7 +85,7 @@ def evaluation_batch(dataset: Dataset, chunk: int) -> Batch:
     return batch
 
 
-def first_batch(dataset: Dataset, samples: int = 4) -> Batch:
+def first_batch(dataset: Samples, samples: int = 4) -> Batch:
     """The first few samples, with a key, as a training batch: to try a model on before it is trained."""
     samples = min(samples, len(dataset))
     batch = empty_batch(dataset.spec, samples, np.zeros(3, dtype=np.uint64))

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,12 @@ from typing import Any
 import tomli_w
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.data_section import BUILT_IN_DATA
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import ArrayPair
 from thalweg_proto.job.loading import near_missing, override, read_table
 from thalweg_proto.job.parsing import parse_job
-from thalweg_proto.job.sections import BUILT_IN_DATA, BUILT_IN_MODELS
+from thalweg_proto.job.sections import BUILT_IN_MODELS
 from thalweg_proto.jobs import CHUNK_BYTES_MAX, plain
 from thalweg_proto.v1 import job_service_pb2 as pb
 
@@ -62,7 +64,7 @@ def pack(job: Path, overrides: Sequence[str] = (), *, in_place: bool = False) ->
 
     in_place: nothing is shipped: the service finds the files under the same absolute paths
 
-    InputError where the file is no TOML, or a value of `--set` is none.
+    InputError where the file is no TOML, a value of `--set` is none, or the job names a folder that would be shipped.
     """
     table = read_table(job)
     table.setdefault("name", job.stem)
@@ -74,7 +76,11 @@ def pack(job: Path, overrides: Sequence[str] = (), *, in_place: bool = False) ->
     # Each table is looked into only where what is meant is right, so it is a table.
     for section, key in (("data", "train"), ("data", "eval"), ("model", "use"), ("model", "init")):
         if draft.right(f"{section}.{key}") and key in table.get(section, {}):
-            table[section][key] = _shipped(_value(draft, section, key), packed, in_place=in_place)
+            value = _value(draft, section, key)
+            if not in_place and isinstance(value, str) and os.path.isabs(value) and os.path.isdir(value):
+                hint = "put it where the service sees it under the same path, and say --in-place"
+                raise InputError([Problem(f"{section}.{key} ({value})", "a file, which can be sent", "a folder", hint)])
+            table[section][key] = _shipped(value, packed, in_place=in_place)
     packed.job = tomli_w.dumps(table)
     return packed
 

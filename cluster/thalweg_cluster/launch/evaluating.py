@@ -16,13 +16,13 @@ from thalweg_cluster.launch.trained import Trained
 from thalweg_cluster.server.evaluation import EvaluationResult, Evaluations
 from thalweg_proto.errors import InputError, NonFiniteError, Problem, WorkerError, attempt
 from thalweg_proto.job import ArrayPair
-from thalweg_proto.job.kinds import Either, MismatchError, nearest
+from thalweg_proto.job.data_section import BUILT_IN_DATA, DATA_SOURCES
+from thalweg_proto.job.kinds import Either, MismatchError, function_in, nearest
 from thalweg_proto.job.loading import near_missing, toml_value
 from thalweg_proto.job.parsing import describe
-from thalweg_proto.job.sections import BUILT_IN_DATA, DATA_SOURCES
 from thalweg_proto.messages import Evaluated
 from thalweg_worker.batches import evaluation_chunks
-from thalweg_worker.datasets import Dataset, load_dataset
+from thalweg_worker.datasets import Samples, load_dataset
 from thalweg_worker.engines import make_engine
 from thalweg_worker.loop.evaluation import evaluate
 from thalweg_worker.models.tracebacks import user_traceback
@@ -30,7 +30,7 @@ from thalweg_worker.models.tracebacks import user_traceback
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """loss: mean over the samples; accuracy: share of rightly classified ones, None where nothing is classified."""
+    """loss: mean over the labels; accuracy: share of rightly classified ones, None where nothing is classified."""
 
     loss: float
     accuracy: float | None
@@ -51,13 +51,18 @@ def read_data(text: str) -> str | ArrayPair:
     except MismatchError as mismatch:
         expected = f"{kind.expected} or x.npy,y.npy"
         raise InputError([Problem("--data", expected, describe(value), str(mismatch))]) from None
-    paths = (data.x, data.y) if isinstance(data, ArrayPair) else () if data in BUILT_IN_DATA else (data,)
+    paths = (data.x, data.y) if isinstance(data, ArrayPair) else () if data in BUILT_IN_DATA else (_file_of(data),)
     problems = [
         Problem("--data", "a file", f"no such file: {path}", _near(path)) for path in paths if not Path(path).exists()
     ]
     if problems:
         raise InputError(problems)
     return data
+
+
+def _file_of(data: str) -> str:
+    function = function_in(data)
+    return data if function is None else function[0]
 
 
 def _near(path: str) -> str:
@@ -87,6 +92,8 @@ def evaluate_run(trained: Trained, instead: str | ArrayPair | None) -> Evaluatio
         sums = _Sums(held_out)
         try:
             evaluate(sums, engine, trained.parameters, held_out, trained.step, range(sums.chunks))
+        except InputError:  # of a sample
+            raise
         except Exception as error:
             raise WorkerError(user_traceback(error)) from None
     result = sums.result
@@ -98,7 +105,7 @@ def evaluate_run(trained: Trained, instead: str | ArrayPair | None) -> Evaluatio
 class _Sums:
     """In place of a server: puts the chunks together as one does."""
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, data: Samples) -> None:
         self.chunks = evaluation_chunks(len(data))
         self._parts = Evaluations(self.chunks)
         self._result: EvaluationResult | None = None

@@ -159,7 +159,10 @@ def _drawn(source: ModelSource, loaded: Loaded, seed: int, engine: str) -> tuple
     model = attempt(problems, lambda: model_for(engine, source, spec, seed))
     if model is None:
         return None, problems
-    batch = first_batch(loaded.data.train) if loaded.data is not None else made_up_batch(spec)
+    training = loaded.data.train if loaded.data is not None else None
+    batch = attempt(problems, lambda: first_batch(training)) if training is not None else made_up_batch(spec)
+    if batch is None:
+        return None, problems
     problems = check_for(engine, model, spec, batch, generator(seed))
     return None if problems else initial_parameters(model, seed), problems
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from thalweg_proto.errors import Problem
+from thalweg_proto.job.data_section import is_text
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.sections import Job
 
@@ -128,7 +129,21 @@ def _emulated_ms(job: Job) -> Problem | None:
     return Problem("cluster.emulated_ms", expected, f"{len(times)} numbers")
 
 
+def _context(job: Job) -> Problem | None:
+    if job.data.context is None or is_text(job.data.train):
+        return None
+    return Problem("data.context", "a text as data.train (.txt or .md), which alone takes it", str(job.data.context))
+
+
+def _text_is_classes(job: Job) -> Problem | None:
+    if job.data.task != "regression" or not is_text(job.data.train):
+        return None
+    return Problem("data.task", '"classification" of a text, whose targets are its characters', '"regression"')
+
+
 LAWS = (
+    Law(("data.context", "data.train"), _context),
+    Law(("data.task", "data.train"), _text_is_classes),
     Law(("train.steps", "train.epochs"), _one_length),
     Law(("train.microbatches", "train.batch_size", "cluster.workers"), _microbatches),
     Law(("train.microbatches", "train.batch_size"), _batch),

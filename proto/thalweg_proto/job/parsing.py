@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from thalweg_proto.errors import Problem
+from thalweg_proto.job.data_section import is_function
 from thalweg_proto.job.doubt import in_doubt
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.kinds import MismatchError, closest, nearest, one_of
 from thalweg_proto.job.laws import broken_laws
 from thalweg_proto.job.options import REQUIRED, Option, Section, options_in
-from thalweg_proto.job.sections import SECTIONS, Job, ModelSection
+from thalweg_proto.job.sections import SECTIONS, Job
 
 FOUND_CHARACTERS_MAX = 60
 
@@ -28,9 +29,10 @@ def parse_job(table: Mapping[str, Any], *, folder: Path) -> Draft:
     """The job of a TOML table, with all its mistakes; relative paths start at `folder`. Raises nothing."""
     own = {key: value for key, value in table.items() if key not in SECTIONS}
     tables = {name: table[name] if isinstance(table.get(name), Mapping) else {} for name in SECTIONS}
-    # What [model] does not know is for its model.
-    options = {key: value for key, value in tables["model"].items() if key not in options_in(ModelSection)}
-    tables["model"] = {key: value for key, value in tables["model"].items() if key not in options}
+    # What [model] does not know is for its model, and what [data] does not know for the function that it names.
+    options = {name: _others(tables[name], section) for name, section in SECTIONS.items() if _is_open(name, tables)}
+    for name, others in options.items():
+        tables[name] = {key: value for key, value in tables[name].items() if key not in others}
 
     known = {"": options_in(Job), **{name: options_in(section) for name, section in SECTIONS.items()}}
     doubt = in_doubt({"": own, **tables}, known, folder) | _tables_in_doubt(own, table)
@@ -38,7 +40,7 @@ def parse_job(table: Mapping[str, Any], *, folder: Path) -> Draft:
     problems: list[Problem] = []
     for name, section in SECTIONS.items():
         values, found = _read_options(section, f"{name}.", tables[name], folder, doubt)
-        sections[name] = section(**values, options=options) if section is ModelSection else section(**values)
+        sections[name] = section(**values, options=options[name]) if name in options else section(**values)
         if name in table and not isinstance(table[name], Mapping):
             problems.append(Problem(name, f"a table, [{name}]", describe(table[name])))
         elif name not in doubt:
@@ -47,6 +49,15 @@ def parse_job(table: Mapping[str, Any], *, folder: Path) -> Draft:
     problems += found
     draft = Draft(job=Job(**values, **sections), problems=tuple(problems), doubt=doubt)
     return replace(draft, problems=(*problems, *broken_laws(draft)))
+
+
+def _is_open(name: str, tables: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether other keys than those of the section may stand in its table."""
+    return name == "model" or (name == "data" and any(map(is_function, map(tables["data"].get, ("train", "eval")))))
+
+
+def _others(table: Mapping[str, Any], section: type[Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in options_in(section)}
 
 
 def _tables_in_doubt(own: Mapping[str, Any], table: Mapping[str, Any]) -> set[str]:

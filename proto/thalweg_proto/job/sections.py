@@ -1,4 +1,3 @@
-# ruff: noqa: RUF009 - option() and option_of() make dataclass fields, as dataclasses.field() does
 """The job file as data: one frozen dataclass for each table, with each key's range, default and meaning.
 
 Paths are absolute: the reader has resolved them against the folder of the job file.
@@ -14,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from thalweg_proto.job.data_section import DataSection
 from thalweg_proto.job.kinds import (
-    ArrayPair,
+    FROM_0_TO_1,
     Bounds,
     Choice,
     Either,
@@ -25,44 +25,13 @@ from thalweg_proto.job.kinds import (
     Name,
     Number,
     Numbers,
-    PathPair,
     Text,
     Whole,
 )
 from thalweg_proto.job.options import REQUIRED, Section, option, option_of
 
-BUILT_IN_DATA = ("digits",)
 BUILT_IN_MODELS = ("linear", "mlp", "convnet")
 MICROBATCHES = 8  # where the job does not say, and the batch is not smaller
-
-DATA_SOURCES = (FilePath(expected='a built-in name ("digits"), a path', built_in=BUILT_IN_DATA), PathPair())
-FROM_0_TO_1 = Number(minimum=0, below=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSection(Section):
-    """[data]: what is trained and evaluated on."""
-
-    train: str | ArrayPair = option(
-        Either(DATA_SOURCES),
-        "a built-in name or a file: .npz (arrays x and y), .csv or .parquet; or a pair of .npy or idx files",
-    )
-    eval: float | str | ArrayPair = option(
-        Either((FROM_0_TO_1, *DATA_SOURCES)),
-        "a held-out fraction (0: no evaluation), or a second data set in the same forms",
-        default=0.2,
-    )
-    label: str = option(Text(), "the label's column in a .csv or .parquet file", default="label")
-    task: Literal["auto", "classification", "regression"] = option(
-        Choice(("auto", "classification", "regression")),
-        "auto: whole numbers and text are classes, other numbers are targets",
-        default="auto",
-    )
-    scale: Literal["none", "standard", "0-1"] = option(
-        Choice(("none", "standard", "0-1")),
-        "by the statistics of the training part: mean 0 and deviation 1, or from 0 to 1",
-        default="standard",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

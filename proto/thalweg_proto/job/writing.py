@@ -6,6 +6,7 @@ from typing import Any
 
 import tomli_w
 
+from thalweg_proto.job.data_section import DataSection
 from thalweg_proto.job.kinds import ArrayPair, one_of
 from thalweg_proto.job.options import REQUIRED, options_in
 from thalweg_proto.job.parsing import describe
@@ -26,7 +27,7 @@ def _present(section: Any) -> dict[str, Any]:
     """The options that have a value: None stands for a key that is not there."""
     values = {name: _plain(getattr(section, name)) for name in options_in(type(section))}
     table = {name: value for name, value in values.items() if value is not None}
-    return {**table, **section.options} if isinstance(section, ModelSection) else table
+    return {**table, **section.options} if isinstance(section, ModelSection | DataSection) else table
 
 
 def _plain(value: object) -> object:
@@ -61,6 +62,8 @@ def _reference(name: str, section: type[Any]) -> list[str]:
             lines.append(f"{key} = {_shown(option.default)}")
     if section is ModelSection:
         lines.append("# any other key goes to the model")
+    if section is DataSection:
+        lines.append('# any other key goes to the function, where train or eval is "FILE.py:FUNCTION"')
     return lines
 
 

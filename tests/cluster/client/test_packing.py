@@ -80,6 +80,23 @@ def test_in_place_ships_nothing_and_names_absolute_paths(job):
     assert load_job(elsewhere).job == load_job(job).job
 
 
+def test_a_data_sets_function_is_shipped_with_its_file_and_keys(job):
+    """As that of a model is."""
+    job.write_text('[data]\ntrain = "my_model.py:data"\nsize = 3\n[model]\nuse = "mlp"\n[train]\nsteps = 1\n')
+    packed = pack(job)
+    assert _toml.loads(packed.job)["data"] == {"train": "files/0/my_model.py:data", "size": 3}
+    assert list(packed.files) == ["files/0/my_model.py"]
+
+
+def test_a_folder_is_not_shipped(job, tmp_path):
+    """It is said at once, with what to do."""
+    (tmp_path / "tables").mkdir()
+    job.write_text('[data]\ntrain = "../tables"\n[model]\nuse = "mlp"\n[train]\nsteps = 1\n')
+    with pytest.raises(InputError, match=r"a file, which can be sent; found a folder\n    .*--in-place"):
+        pack(job)
+    assert _toml.loads(pack(job, in_place=True).job)["data"]["train"] == str(tmp_path / "tables")
+
+
 def test_a_job_with_mistakes_is_sent_as_it_is(tmp_path):
     """The service tells them all at once, with those of its data."""
     file = tmp_path / "job.toml"

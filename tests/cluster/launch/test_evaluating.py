@@ -163,6 +163,28 @@ def test_an_exception_of_the_users_model_shows_the_users_line(small, tmp_path):
         evaluate_run(trained, str(tmp_path / "train.csv"))
 
 
+def test_a_data_set_of_the_users_own(tmp_path):
+    """The figures are those of the same samples in a file, and a sample of no use is a mistake with its index."""
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n\n"
+        "class Rows(list):\n    classes = ['a', 'b']\n\n"
+        "def good(): return Rows((np.ones(3) * i, i % 2) for i in range(20))\n"
+        "def bad(): return Rows((np.ones(3) * (np.nan if i == 7 else i), i % 2) for i in range(20))\n"
+    )
+    x = np.ones(3) * np.arange(20)[:, None]
+    np.savez(tmp_path / "good.npz", x=x, y=np.arange(20) % 2)
+    weights = {"output.weight": np.ones((3, 2), np.float32), "output.bias": np.float32([0, 1])}
+    job = '[data]\ntrain = "{}"\nscale = "none"\n[model]\nuse = "linear"\n[train]\nsteps = 60\n'
+    found = []
+    for name, train in (("of-code", "data.py:good"), ("of-a-file", "good.npz")):
+        folder = ended_run(tmp_path / name, f'name = "{name}"\n{job.format(train)}', weights)
+        found += [evaluate_run(read_trained(folder), data) for data in (None, str(tmp_path / train))]
+    assert found[:2] == found[2:]
+    assert found[1].samples == 20
+    with pytest.raises(InputError, match=r"--data \(data.py:bad\), sample 7: expected x: finite"):
+        evaluate_run(read_trained(tmp_path / "of-code"), f"{tmp_path / 'data.py'}:bad")
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """The present folder, with files."""
@@ -179,6 +201,8 @@ def test_data_is_said_in_all_forms_of_a_job_file(here):
     assert read_data("set.csv") == read_data(str(here / "set.csv")) == str(here / "set.csv")
     assert read_data("x.npy,y.npy") == read_data('{ x = "x.npy", y = "y.npy" }') == pair
     assert read_data("a,b.npz") == str(here / "a,b.npz")
+    (here / "data.py").touch()
+    assert read_data("data.py:held_out") == f"{here / 'data.py'}:held_out"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +215,7 @@ def test_data_is_said_in_all_forms_of_a_job_file(here):
         ("x.npy,z.npy", "no such file: {here}/z.npy"),
         ("nothing", "a relative path starts at the present folder"),
         ("digit", 'no such file: {here}/digit\n    did you mean "digits"?'),
+        ("nothing.py:held_out", "no such file: {here}/nothing.py"),
     ],
 )
 def test_data_that_is_none_is_told(here, text, said):

@@ -196,6 +196,14 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
     [
         ({"data": {"lable": "y"}}, "data.lable", 'did you mean "label"?'),
         ({"datta": {}}, "datta", 'did you mean "data"?'),
+        (
+            {"data": {"context": 32}},
+            "data.context",
+            "a text as data.train (.txt or .md), which alone takes it",
+        ),
+        ({"data": {"train": "a.txt", "context": 0}}, "data.context", "a whole number from 1 to 1048576; found 0"),
+        ({"data": {"train": "a.txt", "task": "regression"}}, "data.task", '"classification" of a text'),
+        ({"data": {"size": 3}}, "data.size", "expected a known key; found 3"),
         ({"train": {"learning_rate": 1}}, "train.learning_rate", "it belongs in [optimizer]"),
         ({"optimizer": {"lr": 1}}, "optimizer.lr", "known here: rule, learning_rate"),
         ({"train": 3}, "train", "expected a table, [train]; found 3"),
@@ -375,6 +383,22 @@ def test_a_wrong_field_does_not_break_laws_about_it() -> None:
         "train.backup_workers",
         "train.local_steps",
     }
+
+
+def test_a_text_has_a_context_and_nothing_else_has() -> None:
+    """64 where the file does not say."""
+    assert parse(data={"train": "a.TXT"}).data.context == 64
+    assert parse(data={"train": "a.md", "context": 7}).data.context == 7
+    assert parse(data={"train": "a.csv"}).data.context is None
+
+
+def test_other_keys_of_data_are_for_the_function_that_it_names() -> None:
+    """As those of [model] are for the model's; whether it is named for training or for the evaluation."""
+    for key in ("train", "eval"):
+        data = parse(data={key: "my.py:data", "size": 3, "of": {"a": [1]}}).data
+        assert getattr(data, key) == "/job/my.py:data"
+        assert (data.options, data.label) == ({"size": 3, "of": {"a": [1]}}, "label")
+    assert parse().data.options == {}
 
 
 def test_a_misplaced_option_of_a_wrong_kind_is_one_mistake() -> None:

@@ -26,6 +26,14 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 SOURCES = st.just("digits") | FILES | st.fixed_dictionaries({"x": FILES, "y": FILES})
+SCALES = st.sampled_from(["none", "standard"])
+DATA: Any = st.one_of(
+    st.fixed_dictionaries({"train": SOURCES}, optional={"eval": PARTS | SOURCES, "label": WORDS, "scale": SCALES}),
+    st.fixed_dictionaries({"train": st.just("a b.txt")}, optional={"context": st.integers(1, 99), "eval": PARTS}),
+    st.fixed_dictionaries(
+        {"train": st.just("../d.py:data")}, optional={"scale": SCALES, "size": VALUES, "a key": VALUES}
+    ),
+)
 RULE_OPTIONS: dict[str, Any] = {
     "learning_rate": RATES,
     "weight_decay": st.floats(0, 10),
@@ -80,12 +88,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "name": draw(st.text("abc-_é", min_size=1).filter(lambda name: not name.startswith("-"))),
         "seed": draw(st.integers(0, 2**63 - 1)),
-        "data": draw(
-            st.fixed_dictionaries(
-                {"train": SOURCES},
-                optional={"eval": PARTS | SOURCES, "label": WORDS, "scale": st.sampled_from(["none", "standard"])},
-            )
-        ),
+        "data": draw(DATA),
         "model": {
             **draw(st.dictionaries(WORDS.filter(lambda word: word not in ("use", "init")), VALUES, max_size=3)),
             "use": draw(st.sampled_from(["linear", "convnet", "a b.py:build", "../m.py:make"])),

@@ -204,7 +204,8 @@ def test_a_folder_is_no_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("set.txt", 'found the ending ".txt"'),
+        ("set.doc", 'found the ending ".doc"'),
+        ("my_data.py", 'name its function, too: "FILE.py:FUNCTION"'),
         ("digit", 'did you mean "digits"?'),
         ("x.npy", "samples and labels are two such files"),
         ("images-idx3-ubyte.gz", "samples and labels are two such files"),

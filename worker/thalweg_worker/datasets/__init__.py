@@ -12,6 +12,9 @@
 | { x, y } of idx or idx.gz (MNIST)     | (N, ...)                             | mapped, or memory where gzipped     |
 | .csv with a header, UTF-8             | (N, columns but the label)           | memory                              |
 | .parquet                              | (N, columns but the label)           | memory (needs pyarrow)              |
+| a folder of .parquet files            | (N, columns but the label)           | decoded once to a cache, and mapped |
+| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory: a byte or two a character   |
+| "FILE.py:FUNCTION"                    | (N, ...) as its samples are          | where the user's code has it        |
 
 Rules:
 
@@ -22,13 +25,28 @@ Rules:
 - Mapped files are read in chunks of bounded size; nothing is ever unpickled.
 - Every mistake is a `Problem` that names the file and the row and column (for .csv the line).
 
-Workers get a set as `Dataset.to_shipment()`: mapped arrays travel as path and place, the others as arrays (through
-Ray's object store without a copy for each worker). A Dataset pickles as its shipment.
+Of these rules text (text.py) and user's functions (user_set.py, function_loading.py) have some of their own.
+
+What each set is to the step loop is `Samples`. Workers get one as its `to_shipment()`: mapped arrays travel as path
+and place, the others as arrays (through Ray's object store without a copy for each worker), a user's function as the
+text of its file. A Dataset pickles as its shipment.
 """
 
 from thalweg_worker.datasets.dataset import Dataset, Shipment
-from thalweg_worker.datasets.loading import Loaded, TrainEval, load_dataset
+from thalweg_worker.datasets.loaded import Loaded, TrainEval
+from thalweg_worker.datasets.loading import load_dataset
+from thalweg_worker.datasets.samples import Samples, Shipped
 from thalweg_worker.datasets.scaling import Scaling
 from thalweg_worker.datasets.stored import MappedArray
 
-__all__ = ["Dataset", "Loaded", "MappedArray", "Scaling", "Shipment", "TrainEval", "load_dataset"]
+__all__ = [
+    "Dataset",
+    "Loaded",
+    "MappedArray",
+    "Samples",
+    "Scaling",
+    "Shipment",
+    "Shipped",
+    "TrainEval",
+    "load_dataset",
+]

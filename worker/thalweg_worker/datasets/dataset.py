@@ -12,7 +12,7 @@ from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets.gather import Gather, label_conversion, sample_conversion
 from thalweg_worker.datasets.rows import Rows
 from thalweg_worker.datasets.scaling import Scaling
-from thalweg_worker.datasets.stored import Array, MappedArray, StoredArray
+from thalweg_worker.datasets.stored import Array, Place, StoredArray
 
 ROW_TABLE_MAX = 1 << 22  # rows: a table of 32 MiB
 
@@ -26,21 +26,23 @@ def target_dtype(spec: DataSpec) -> np.dtype[Any]:
 class Shipment:
     """A data set on its way to another process: arrays, or the files and places that they are mapped from.
 
-    It is a plain picklable value. Where training and evaluation share arrays (a held-out fraction), pickle both
-    shipments at once, so that the arrays travel once.
+    See `Shipped`.
     """
 
     spec: DataSpec
-    x: Array | MappedArray
-    y: Array | MappedArray
+    x: Array | Place
+    y: Array | Place
     rows: Rows
     scaling: Scaling | None
     classes: Array | None
 
+    def open(self) -> Dataset:
+        return Dataset.from_shipment(self)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Samples and targets by index.
+    """Samples and targets by index, from arrays: see `Samples`.
 
         x, y = np.empty((128, *data.spec.input_shape), np.float32), np.empty(128, np.int64)
         data.take(indices, x, y)
@@ -79,12 +81,7 @@ class Dataset:
         return len(self.rows)
 
     def take(self, indices: NDArray[np.int64], x_out: NDArray[Any], y_out: NDArray[Any]) -> None:
-        """Write the samples at `indices` to x_out and their targets to y_out.
-
-        indices: (n,) int64 within [0, len(self)); raises IndexError beyond
-        x_out:   (n, *spec.input_shape) of spec.input_dtype
-        y_out:   (n,) int64 class indices, or (n, *spec.target_shape) float32
-        """
+        """See `Samples.take`."""
         rows = self._row_table.take(indices) if self._row_table is not None else self.rows.at(indices)
         self._gather_x(rows, x_out)
         self._gather_y(rows, y_out)

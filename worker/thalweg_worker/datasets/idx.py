@@ -28,7 +28,7 @@ def read_idx(field: str, path: str) -> StoredArray:
             file = _read_header(field, path, stream)
         if size != file.end_bytes:
             raise _wrong_length(field, size, file)
-        return StoredArray.map(file)
+        return StoredArray.of(file)
 
     try:
         with gzip.open(path, "rb") as stream:

@@ -14,7 +14,7 @@ import numpy as np
 
 from thalweg_proto.errors import Problem
 from thalweg_worker.datasets.source import Source, float32_holds
-from thalweg_worker.datasets.stored import Array, StoredArray
+from thalweg_worker.datasets.stored import Array, MappedArray, StoredArray
 
 CLASSES_MAX = 65536
 CHUNK_ROWS = 1 << 20
@@ -26,30 +26,33 @@ Task = Literal["classification", "regression"]
 class Labels:
     """What the labels of a job mean.
 
-    classes: (k,) the distinct labels, sorted, of the file's own dtype; None for a regression
+    classes:    (k,) the distinct labels, sorted, of the file's own dtype; None for a regression
+    characters: they are characters, by number, and the labels are places among them
     """
 
     task: Task
     classes: Array | None = None
+    characters: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """The classes as text, by class index; () for a regression."""
-        return () if self.classes is None else tuple(f"{label}" for label in self.classes.tolist())
+        name = chr if self.characters else str
+        return () if self.classes is None else tuple(name(label) for label in self.classes.tolist())
 
     @property
     def are_indices(self) -> bool:
         """Whether the labels are the class indices already."""
-        return (
-            self.classes is not None
-            and self.classes.dtype.kind in "biu"
-            and bool(self.classes[-1] == len(self.classes) - 1)
-        )
+        if self.classes is None or self.characters:
+            return self.characters
+        return self.classes.dtype.kind in "biu" and bool(self.classes[-1] == len(self.classes) - 1)
 
 
 def understand(source: Source, task: Literal["auto", "classification", "regression"]) -> tuple[Labels, list[Problem]]:
     """What the labels of the training file mean, and what is wrong with them."""
     labels, field = source.y.array, source.field_y
+    if source.vocabulary is not None:
+        return Labels(task="classification", classes=source.vocabulary, characters=True), []
     if task == "auto":
         task = "regression" if labels.dtype.kind == "f" else "classification"
     if task == "regression":
@@ -74,6 +77,8 @@ def understand(source: Source, task: Literal["auto", "classification", "regressi
 def check_eval_labels(source: Source, labels: Labels) -> list[Problem]:
     """What is wrong with the labels of a second set, after the training file has said what labels mean."""
     found, field = source.y.array, source.field_y
+    if labels.characters:
+        return []  # a second text is looked through before, see `in_vocabulary`
     if labels.task == "regression":
         return list(_target_problems(field, found))
     classes = labels.classes
@@ -97,7 +102,8 @@ def flat_labels(stored: StoredArray) -> StoredArray:
     array, file = stored.array, stored.file
     if array.ndim == 1 or array.dtype.kind == "f" or array.size != len(array):
         return stored
-    return StoredArray(array.reshape(-1), file and replace(file, shape=(len(array),)))
+    place = replace(file, shape=(len(array),)) if isinstance(file, MappedArray) else None
+    return StoredArray(array.reshape(-1), place)
 
 
 def _class_problem(field: str, begin: int, chunk: Array) -> Problem | None:

@@ -3,55 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from thalweg_proto.errors import InputError, Problem, attempt
-from thalweg_proto.job import ArrayPair, DataSection
+from thalweg_proto.job import ArrayPair, DataSection, is_function, is_text
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets.dataset import Dataset, target_dtype
+from thalweg_worker.datasets.function_loading import load_functions
 from thalweg_worker.datasets.gather import label_conversion, sample_conversion
 from thalweg_worker.datasets.labels import Labels, check_eval_labels, flat_labels, understand
+from thalweg_worker.datasets.loaded import Loaded, TrainEval
 from thalweg_worker.datasets.reading import read_source
 from thalweg_worker.datasets.ready import convert_once
-from thalweg_worker.datasets.rows import Rows, all_rows, check_split, split
-from thalweg_worker.datasets.scaling import Scaling, measure
+from thalweg_worker.datasets.rows import Rows, all_rows, rows_of
+from thalweg_worker.datasets.scaling import Scaling, input_dtype, measure
 from thalweg_worker.datasets.source import Source
 from thalweg_worker.datasets.stored import StoredArray
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainEval:
-    """The data of a job.
-
-    eval:        None where nothing is held out
-    class_names: the labels of the classes 0 .. k-1 as text; () for a regression
-    scaling:     what was done to the features, for whoever feeds the trained model; None: nothing
-    """
-
-    train: Dataset
-    eval: Dataset | None
-    spec: DataSpec
-    class_names: tuple[str, ...]
-    scaling: Scaling | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """What is known of the data of a job.
-
-    problems: every mistake that was found
-    data:     all of it; None where there is a problem or a wrong key
-    spec:     of the training set; None where it could not be read, or its samples or labels not understood
-    samples:  how many there are to train on; None where the training set could not be read
-    """
-
-    problems: tuple[Problem, ...]
-    data: TrainEval | None = None
-    spec: DataSpec | None = None
-    samples: int | None = None
+from thalweg_worker.datasets.text import in_vocabulary
 
 
 def load_dataset(
@@ -65,27 +36,32 @@ def load_dataset(
 
     What is mapped (.npy, and idx that is not gzipped) is read through once, in bounded memory.
     """
+    other = _other_set(data, wrong, instead)
+    if "train" not in wrong and is_function(data.train):
+        return load_functions(data, seed, wrong, other)
     problems: list[Problem] = []
     source = second = None
-    label = None if "label" in wrong else data.label
-    if "train" not in wrong:
-        source = attempt(problems, lambda: _read("data.train", data.train, label))
-    if instead is not None:
-        second = attempt(problems, lambda: _read("--data", instead, label))
-    elif "eval" not in wrong and not isinstance(data.eval, float):
-        second_data = data.eval
-        second = attempt(problems, lambda: _read("data.eval", second_data, label))
+    label, context = (None if key in wrong else getattr(data, key) for key in ("label", "context"))
+    train = None if "train" in wrong else data.train
+    if train is not None:
+        source = attempt(problems, lambda: _read("data.train", data.train, label, context))
+    if other is not None:
+        key, named = other
+        second = attempt(problems, lambda: _read_second(key, named, train, label, context))
     if source is None:
         return Loaded(problems=(*problems, *_unusable_numbers(second)))
 
     fraction = data.eval if "eval" not in wrong and isinstance(data.eval, float) else 0.0
-    rows, eval_rows, split_problems = _rows(len(source.x.array), fraction, seed)
+    rows, eval_rows, split_problems = rows_of(len(source.x.array), fraction, seed)
     labels, label_problems = (None, []) if "task" in wrong else understand(source, data.task)
     labels = None if label_problems else labels
-    scale = None if "scale" in wrong else data.scale
+    scale = "none" if source.vocabulary is not None else None if "scale" in wrong else data.scale
     scaling, number_problems = measure(source, rows, scale or "none")
     problems += split_problems + label_problems + number_problems
-    dtype = _input_dtype(source, scale)
+    dtype = "int64" if source.vocabulary is not None else input_dtype(source.x.array.dtype, scale)
+    if second is not None and source.vocabulary is not None:
+        text, vocabulary = second, source.vocabulary
+        second = attempt(problems, lambda: in_vocabulary(text, vocabulary))
     if second is not None:
         second = _arrange(second, source, labels)
         problems += _check_alike(second, source, dtype)
@@ -119,8 +95,33 @@ def _whole(
     return TrainEval(train=train, eval=evaluation, spec=spec, class_names=labels.names, scaling=scaling)
 
 
-def _read(field: str, data: str | ArrayPair, label: str | None) -> Source | None:
-    source = read_source(field, data, label)
+def _other_set(
+    data: DataSection, wrong: Collection[str], instead: str | ArrayPair | None
+) -> tuple[str, str | ArrayPair] | None:
+    """What is evaluated on where that is a set by itself, after what problems call it; None where it is none."""
+    if instead is not None:
+        return "--data", instead
+    return None if "eval" in wrong or isinstance(data.eval, float) else ("data.eval", data.eval)
+
+
+def _read_second(
+    key: str, data: str | ArrayPair, train: str | ArrayPair | None, label: str | None, context: int | None
+) -> Source | None:
+    """The second set. A text goes with a text, a user's function with another; train: None where it is not known."""
+    if train is None and (is_function(data) or is_text(data)):
+        return None
+    if train is not None and (is_function(data) or is_text(data) != is_text(train)):
+        expected = "a held-out fraction, or data of the kind of data.train"
+        raise InputError([Problem(f"{key} ({data})", expected, _kind(data), f"data.train is {_kind(train)}")])
+    return _read(key, data, label, context)
+
+
+def _kind(data: str | ArrayPair) -> str:
+    return "a user's function" if is_function(data) else "a text" if is_text(data) else "a table or arrays"
+
+
+def _read(field: str, data: str | ArrayPair, label: str | None, context: int | None) -> Source | None:
+    source = read_source(field, data, label, context)
     if source is None:
         return None
     source = replace(source, y=flat_labels(source.y))
@@ -136,31 +137,9 @@ def _read(field: str, data: str | ArrayPair, label: str | None) -> Source | None
     return source
 
 
-def _rows(size: int, fraction: float, seed: int) -> tuple[Rows, Rows | None, list[Problem]]:
-    """The rows to train on and those held out, None for a fraction of 0; all train where the split is wrong."""
-    if fraction == 0:
-        return all_rows(size), None, []
-    if problems := check_split(size, fraction):
-        return all_rows(size), None, problems
-    return *split(size, fraction, seed), []
-
-
 def _unusable_numbers(second: Source | None) -> list[Problem]:
     """Those of a second set, wherever its columns stand and whatever its labels mean."""
     return [] if second is None else measure(second, all_rows(len(second.x.array)), "none")[1]
-
-
-def _input_dtype(
-    source: Source, scale: Literal["none", "standard", "0-1"] | None
-) -> Literal["float32", "int64"] | None:
-    """Whole numbers of 4 or 8 bytes that are not to be scaled are tokens; all others become float32.
-
-    scale: None where it is not known; None is returned where it matters
-    """
-    x = source.x.array
-    if x.dtype.kind not in "iu" or x.itemsize < 4:
-        return "float32"
-    return None if scale is None else "int64" if scale == "none" else "float32"
 
 
 def _spec(source: Source, labels: Labels, dtype: Literal["float32", "int64"]) -> DataSpec:

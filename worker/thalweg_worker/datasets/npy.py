@@ -33,7 +33,7 @@ def map_npy(field: str, path: str, *, text: bool) -> StoredArray:
     if size < file.end_bytes:
         found = f"{size} bytes, where its header promises {file.end_bytes}"
         raise InputError([Problem(field, "a whole .npy file", found, "the file is truncated")])
-    return StoredArray.map(file)
+    return StoredArray.of(file)
 
 
 def read_npz(field: str, path: str) -> Source:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from thalweg_proto.errors import InputError, Problem, attempt
-from thalweg_proto.job import BUILT_IN_DATA, ArrayPair
+from thalweg_proto.job import BUILT_IN_DATA, TEXT_ENDINGS, ArrayPair
 from thalweg_proto.job.kinds import nearest
 from thalweg_worker.datasets.csv_file import read_csv
 from thalweg_worker.datasets.digits import read_digits
 from thalweg_worker.datasets.idx import read_idx
 from thalweg_worker.datasets.npy import map_npy, read_npz
 from thalweg_worker.datasets.parquet import read_parquet
+from thalweg_worker.datasets.parquet_folder import read_parquet_folder
 from thalweg_worker.datasets.source import Source, check_dtype, check_file
 from thalweg_worker.datasets.stored import StoredArray
+from thalweg_worker.datasets.text import read_text
 
+_FILES_ONLY = (".npz", ".csv", *TEXT_ENDINGS)
+_FORMS = (
+    'a name that ends in .npz, .csv or .parquet, a pair of files, or "digits"; '
+    'or a .txt or .md, a folder of .parquet files, or "FILE.py:FUNCTION"'
+)
 _IDX_NAME = re.compile(r"idx\d*(-ubyte)?|-ubyte$|\.idx$")
 
 
-def read_source(field: str, data: str | ArrayPair, label: str | None) -> Source | None:
-    """The samples and labels of one data set; None where that needs the label's column and it is not known.
+def read_source(field: str, data: str | ArrayPair, label: str | None, context: int | None = None) -> Source | None:
+    """The samples and labels of one data set; None where that needs a key that is not known.
 
-    field: what problems are named after: "data.train"
-    data:  a built-in name, an absolute path, or two of them
-    label: the label's column, where the file has columns; None where the job has it wrong
+    field:   what problems are named after: "data.train"
+    data:    a built-in name, an absolute path, or two of them; no user's function
+    label:   the label's column, where the files have columns; None where the job has it wrong
+    context: characters of a sample of a text; None where the job has it wrong
 
     Raises InputError with all problems of the files.
     """
@@ -34,21 +42,30 @@ def read_source(field: str, data: str | ArrayPair, label: str | None) -> Source 
     if data == "digits":
         return read_digits(field)
     field = f"{field} ({data})"
-    tables: dict[str, Callable[[str, str, str], Source]] = {".csv": read_csv, ".parquet": read_parquet}
     suffix = Path(data).suffix.lower()
-    if suffix != ".npz" and suffix not in tables:
-        hint = nearest(Path(data).name, BUILT_IN_DATA)
-        if suffix == ".npy" or _is_idx(data):
-            hint = 'samples and labels are two such files: { x = "...", y = "..." }'
-        expected = 'a name that ends in .npz, .csv or .parquet, a pair of files, or "digits"'
-        raise InputError([Problem(field, expected, f'the ending "{suffix}"', hint)])
-    check_file(field, data)
     try:
+        if os.path.isdir(data) and suffix not in _FILES_ONLY:
+            return None if label is None else read_parquet_folder(field, data, label)
+        if suffix not in (*_FILES_ONLY, ".parquet"):
+            raise InputError([Problem(field, _FORMS, f'the ending "{suffix}"', _meant(data, suffix))])
+        check_file(field, data)
         if suffix == ".npz":
             return read_npz(field, data)
-        return None if label is None else tables[suffix](field, data, label)
+        if suffix in TEXT_ENDINGS:
+            return None if context is None else read_text(field, data, context)
+        read = read_csv if suffix == ".csv" else read_parquet
+        return None if label is None else read(field, data, label)
     except OSError as error:
         raise InputError([Problem(field, "a file that can be read", error.strerror or str(error))]) from None
+
+
+def _meant(data: str, suffix: str) -> str:
+    """A hint for a name that is of no known form."""
+    if suffix == ".npy" or _is_idx(data):
+        return 'samples and labels are two such files: { x = "...", y = "..." }'
+    if suffix == ".py":
+        return 'name its function, too: "FILE.py:FUNCTION"'
+    return nearest(Path(data).name, BUILT_IN_DATA)
 
 
 def _read_pair(field: str, pair: ArrayPair) -> Source:

@@ -61,6 +61,15 @@ def split(size: int, fraction: float, seed: int) -> tuple[Rows, Rows]:
     )
 
 
+def rows_of(size: int, fraction: float, seed: int) -> tuple[Rows, Rows | None, list[Problem]]:
+    """The rows to train on and those held out, None for a fraction of 0; all train where the split is wrong."""
+    if fraction == 0:
+        return all_rows(size), None, []
+    if problems := check_split(size, fraction):
+        return all_rows(size), None, problems
+    return *split(size, fraction, seed), []
+
+
 def check_split(size: int, fraction: float) -> list[Problem]:
     """What is wrong with holding out a fraction > 0 of `size` rows."""
     held_out = round(fraction * size)

@@ -65,6 +65,18 @@ class Scaling:
         return narrow if np.can_cast(dtype, np.float32) else wide
 
 
+def input_dtype(
+    dtype: np.dtype[Any], scale: Literal["none", "standard", "0-1"] | None
+) -> Literal["float32", "int64"] | None:
+    """Whole numbers of 4 or 8 bytes that are not to be scaled are tokens; all others become float32.
+
+    scale: None where it is not known; None is returned where it matters
+    """
+    if dtype.kind not in "iu" or dtype.itemsize < 4:
+        return "float32"
+    return None if scale is None else "int64" if scale == "none" else "float32"
+
+
 def measure(
     source: Source, rows: Rows, scale: Literal["none", "standard", "0-1"]
 ) -> tuple[Scaling | None, list[Problem]]:

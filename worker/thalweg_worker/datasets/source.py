@@ -28,6 +28,7 @@ class Source:
     x:       (N, ...) of any number dtype
     y:       (N,) or (N, k) of any number or text dtype
     columns: the names of x's columns where the file has names
+    vocabulary: (k,) uint32, sorted: the characters whose places x and y are, of a text; None of anything else
     """
 
     field: str
@@ -35,6 +36,7 @@ class Source:
     x: StoredArray
     y: StoredArray
     columns: tuple[str, ...] | None = None
+    vocabulary: Array | None = None
 
 
 def check_file(field: str, path: str) -> None:

@@ -1,11 +1,11 @@
-"""An array where it lies: in memory, or mapped from a file so that a set may be larger than memory."""
+"""An array where it lies: in memory, a part of another there, or mapped from a file, so that a set may be larger."""
 
 from __future__ import annotations
 
 import math
 import os
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,23 +51,49 @@ class MappedArray:
         return np.asarray(mapped)  # without memmap's own class, whose views cost a microsecond more each
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayPart:
+    """Elements that lie together in an array in memory, in a shape of their own.
+
+    Parts of one array that are pickled together travel with one copy of it.
+
+    whole: (size,)
+    begin: the first of the elements
+    """
+
+    whole: Array
+    begin: int
+    shape: tuple[int, ...]
+
+    def open(self) -> Array:
+        """A view."""
+        return self.whole[self.begin : self.begin + math.prod(self.shape)].reshape(self.shape)
+
+
+class Place(Protocol):
+    """Where an array lies; picklable."""
+
+    def open(self) -> Array:
+        """The array, only to be read. Raises InputError where it is out of reach."""
+
+
 @dataclass(frozen=True)
 class StoredArray:
-    """An array, and its place in a file where it is mapped from one."""
+    """An array, and its place where it does not lie in memory by itself."""
 
     array: Array
-    file: MappedArray | None = None
+    file: Place | None = None
 
     @staticmethod
-    def map(file: MappedArray) -> StoredArray:
-        """Raises what `MappedArray.open` raises."""
+    def of(file: Place) -> StoredArray:
+        """Raises what `Place.open` raises."""
         return StoredArray(file.open(), file)
 
-    def ship(self) -> Array | MappedArray:
-        """What another process needs: the place in the file, or the array itself."""
+    def ship(self) -> Array | Place:
+        """What another process needs: the place, or the array itself."""
         return self.array if self.file is None else self.file
 
     @staticmethod
-    def unship(shipped: Array | MappedArray) -> StoredArray:
-        """The other way round. Raises what `MappedArray.open` raises."""
-        return StoredArray.map(shipped) if isinstance(shipped, MappedArray) else StoredArray(shipped)
+    def unship(shipped: Array | Place) -> StoredArray:
+        """The other way round. Raises what `Place.open` raises."""
+        return StoredArray(shipped) if isinstance(shipped, np.ndarray) else StoredArray.of(shipped)

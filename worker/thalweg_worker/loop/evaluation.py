@@ -7,7 +7,7 @@ from typing import Protocol
 
 from thalweg_proto.messages import Evaluated
 from thalweg_worker.batches import evaluation_batch
-from thalweg_worker.datasets import Dataset
+from thalweg_worker.datasets import Samples
 from thalweg_worker.engines.protocol import Arrays, GradientEngine
 
 
@@ -23,7 +23,7 @@ def evaluate(
     listener: Listener,
     engine: GradientEngine,
     parameters: Arrays,
-    held_out: Dataset,
+    held_out: Samples,
     version: int,
     chunks: range,
     before: Callable[[], None] = lambda: None,

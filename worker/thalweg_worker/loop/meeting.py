@@ -12,7 +12,7 @@ from thalweg_proto.board import Outcome
 from thalweg_proto.messages import StepRecord
 from thalweg_proto.shared_memory import PERIOD
 from thalweg_worker.batches import BatchSource
-from thalweg_worker.datasets import Dataset
+from thalweg_worker.datasets import Samples
 from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.exchange.meeting import MeetingExchange
 from thalweg_worker.ledger import Ledger
@@ -24,8 +24,8 @@ def run(
     exchange: MeetingExchange,
     engine: GradientEngine,
     sampler: Sampler,
-    training: Dataset,
-    held_out: Dataset | None,
+    training: Samples,
+    held_out: Samples | None,
     ledger: Ledger | None = None,
 ) -> None:
     """Computes the microbatches of this worker, step after step, until there is nothing more to train."""
@@ -40,8 +40,8 @@ class _Loop:
         exchange: MeetingExchange,
         engine: GradientEngine,
         sampler: Sampler,
-        training: Dataset,
-        held_out: Dataset | None,
+        training: Samples,
+        held_out: Samples | None,
         ledger: Ledger | None,
     ) -> None:
         self._exchange = exchange

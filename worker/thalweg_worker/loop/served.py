@@ -24,7 +24,7 @@ from thalweg_proto.messages import Begin, Evaluate, Finish, StepRecord, Stop, Wo
 from thalweg_proto.shared_memory import FLOAT_BYTES
 from thalweg_proto.shares import share
 from thalweg_worker.batches import BatchSource
-from thalweg_worker.datasets import Dataset
+from thalweg_worker.datasets import Samples
 from thalweg_worker.engines.protocol import GradientEngine
 from thalweg_worker.exchange.served import ServedExchange, StoppedError
 from thalweg_worker.ledger import Ledger
@@ -57,8 +57,8 @@ def run(
     exchange: ServedExchange,
     engine: GradientEngine,
     sampler: Sampler,
-    training: Dataset,
-    held_out: Dataset | None,
+    training: Samples,
+    held_out: Samples | None,
     how: ServedLoop,
     ledger: Ledger | None = None,
 ) -> None:
@@ -76,8 +76,8 @@ class _Loop:
         exchange: ServedExchange,
         engine: GradientEngine,
         sampler: Sampler,
-        training: Dataset,
-        held_out: Dataset | None,
+        training: Samples,
+        held_out: Samples | None,
         how: ServedLoop,
         ledger: Ledger | None,
     ) -> None:

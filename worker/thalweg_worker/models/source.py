@@ -67,7 +67,7 @@ class ModelSource:
         options = copy.deepcopy(dict(self.options))
         if self.file is None:
             return BUILT_IN[self.use](data_spec, **options)
-        return cast(Model, call(self.file, self.use, options, data_spec, returns="a model"))
+        return cast(Model, call(self.file, self.use, options, data_spec, table="model", returns="a model"))
 
     def check(self) -> list[Problem]:
         """What is wrong whatever the data: a file that does not import, a function that is not there, wrong options.

@@ -13,15 +13,15 @@ from thalweg_worker.models.tracebacks import indented, summary, user_traceback
 from thalweg_worker.models.user_file import UserFile
 
 
-def call(file: UserFile, name: str, options: Mapping[str, Any], *given: Any, returns: str) -> Any:
+def call(file: UserFile, name: str, options: Mapping[str, Any], *given: Any, table: str, returns: str) -> Any:
     """What the function `name` of the file returns for these arguments.
 
+    table:   of the job file, in which the options stand
     returns: what it is to return, in words
 
     Raises InputError with every wrong option, or with the traceback of the user's code.
     """
     function = file.function(name)
-    table = file.key.partition(".")[0]
     if problems := misfits(function, name, options, table=table, given=len(given)):
         raise InputError(problems)
     try:
