@@ -33,6 +33,7 @@ def test_every_command_is_known_to_this_test():
 
 NEEDED = {
     "torch_model": ("torch", "'thalweg[torch]'"),
+    "char_transformer": ("torch", "'thalweg[torch]'"),
     "jax_model": ("jax", "'thalweg[jax]'"),
     "jax_equinox": ("equinox", "equinox 'thalweg[jax]'"),
 }
@@ -132,6 +133,22 @@ def test_the_plan_shown_is_the_plan_that_is_carried_out():
     """The README's plan of faults is cluster/jobs/faults.toml to the letter."""
     [shown] = [text for language, text in BLOCKS if language == "toml" and "[[fault]]" in text]
     assert shown == Path(REPOSITORY, "cluster/jobs/faults.toml").read_text()
+
+
+def test_the_data_set_shown_is_one(tmp_path):
+    """With the keys that are shown beside it."""
+    from thalweg_proto.job import load_job
+    from thalweg_worker.datasets import load_dataset
+
+    [code] = [text for language, text in BLOCKS if language == "python" and "class Sines" in text]
+    [keys] = [text for language, text in BLOCKS if language == "toml" and ":Sines" in text]
+    (tmp_path / "my_data.py").write_text(code)
+    (tmp_path / "job.toml").write_text(f'{keys}\n[model]\nuse = "mlp"\n[train]\nsteps = 3\n')
+    draft = load_job(tmp_path / "job.toml")
+    assert draft.problems == ()
+    loaded = load_dataset(draft.job.data, 0)
+    assert loaded.problems == ()
+    assert (loaded.samples, loaded.spec.input_shape, loaded.spec.classes) == (1600, (16,), 2)
 
 
 MODELS = ("my_model.py", "torch_model.py", "jax_model.py", "jax_equinox.py")
