@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -180,9 +180,10 @@ class HostStep:
         *,
         rank: int,
         copies: Copies,
+        averaged: Sequence[tuple[int, int]] = (),
         faults: PlannedFaults = PlannedFaults(),
     ) -> None:
-        """`copies`: how the server is asked to copy a version; `faults`: of the run.
+        """`copies`: how the server is asked to copy a version; `averaged`: of the model's layout; `faults`: of the run.
 
         `join` comes before the first step.
         """
@@ -191,6 +192,7 @@ class HostStep:
         self._vectors = vectors
         self._board = board
         self._copies = copies
+        self._averaged = averaged
         self._rank = rank
         self._faults = faults.of("worker", rank)
         self._learning_rate = spec.learning_rate()
@@ -208,6 +210,7 @@ class HostStep:
             chunks=share(plan.chunks, place, members),
             squares=self._board.squares,
             threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // members),
+            averaged=self._averaged,
         )
 
     @property

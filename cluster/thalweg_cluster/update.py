@@ -8,7 +8,7 @@ Rules:
     fetched only to be overwritten, and nothing of the version before is lost until the next one is published.
   - Everything is elementwise, or summed over chunks of a fixed size in a fixed order. So the bits depend neither on the
     number of processes and threads nor on where the share of one begins, as long as it begins at a chunk.
-  - Nothing is allocated, and no view is made, after the first step.
+  - Nothing is allocated, and no view is made but of what is averaged, after the first step.
   - Clipping needs the norm of the whole gradient before the first parameter changes: then `measure` sums first, in
     place, and `apply` goes on from there once the norm is known.
 """
@@ -16,12 +16,13 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_cluster.averaging import Averaged, averaged_within
 from thalweg_cluster.rules import Block, Blocks, BlockUpdate, Rule
 from thalweg_cluster.rules.rule import scalar
 from thalweg_cluster.summation import microbatch_leaves, sum_plan, tree_sum
@@ -43,6 +44,7 @@ class _Views:
     versions: rows that versions take turns in, by version
     others:   the gradients of microbatches 1 .. V-1, by step
     state:    the rule's state, by version; `hiding` the arrays of it that can hide an infinity
+    averaged: what no rule updates; None: all is updated
     """
 
     chunks: range
@@ -51,6 +53,7 @@ class _Views:
     state: list[list[Block]]
     hiding: list[list[Block]]
     scratch: Blocks
+    averaged: Averaged | None
 
 
 class UpdatePass:
@@ -59,6 +62,7 @@ class UpdatePass:
     vectors: all rows; version t of the share becomes version t + 1
     chunks:  the share
     squares: (chunks of the whole,) float64: where the sums of squares of the summed gradient are put
+    averaged: ranges [begin, end) of the flat vector that are averaged, and not updated by the rule (averaging.py)
     """
 
     def __init__(
@@ -70,9 +74,11 @@ class UpdatePass:
         chunks: range,
         squares: NDArray[np.float64],
         threads: int = 1,
+        averaged: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._rule = rule
         self._squares = squares
+        self._averaged = averaged
         self._sum = sum_plan(microbatch_leaves(plan.microbatches))
         alone = len(chunks) * CHUNK <= ALONE
         count = 1 if alone else max(1, min(threads, len(chunks)))
@@ -98,6 +104,7 @@ class UpdatePass:
                     for arrays in state
                 ],
                 scratch=[array[: cut.stop - cut.start] for array in scratch],
+                averaged=averaged_within(self._averaged, cut.start, cut.stop),
             )
 
     def measure(self, step: int) -> None:
@@ -106,10 +113,16 @@ class UpdatePass:
         def task(thread: int) -> None:
             for views in self._shares[thread]:
                 summed = views.versions[(step + 1) % VERSION_ROWS]
-                tree_sum(self._sum, [summed, *views.others[step % STATE_ROWS]], views.scratch)
+                self._sum_up(views, step, summed)
                 self._note_squares(views, summed)
 
         self._threads.run(task)
+
+    def _sum_up(self, views: _Views, step: int, block: Block) -> None:
+        """Sums the gradients of step `step` in the place of the first, `block`; what is averaged is set aside."""
+        tree_sum(self._sum, [block, *views.others[step % STATE_ROWS]], views.scratch)
+        if views.averaged is not None:
+            views.averaged.set_aside(views.versions[step % VERSION_ROWS], block)
 
     def apply(
         self,
@@ -152,7 +165,7 @@ class UpdatePass:
         for views in blocks:
             block = views.versions[(step + 1) % VERSION_ROWS]
             if not summed:
-                tree_sum(self._sum, [block, *views.others[old]], views.scratch)
+                self._sum_up(views, step, block)
             if middle is not None:
                 middle()
                 middle = None
@@ -161,6 +174,8 @@ class UpdatePass:
             if factor is not None:
                 np.multiply(block, factor, block)
             update(views.versions[step % VERSION_ROWS], block, views.state[old], views.state[new], views.scratch)
+            if views.averaged is not None:
+                views.averaged.put_back(block, views.state[new])
             finite = finite and all_finite(block) and all(map(all_finite, views.hiding[new]))
         return finite
 

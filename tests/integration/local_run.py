@@ -161,6 +161,7 @@ def start_locally(
     steps: int = 20,
     samples: int = 200,
     model: Mapping[str, Any] | None = None,
+    averaged: Sequence[str] = (),
     engine: Callable[[Any], Any] = lambda engine: engine,
     engines: Mapping[int, Callable[[Any], Any]] | None = None,
     host_step: type[HostStep] = HostStep,
@@ -177,6 +178,7 @@ def start_locally(
 
     workers:   how many, on one host whose workers meet; or how many on each host, each with a server
     owns:      which hosts own a shard
+    averaged:  names of parameters that are averaged, and not trained
     engine:    what each worker's engine is made into; `engines`: that of some, by rank
     host_step: what does the server's part of a step where workers meet
     made:      gets the servers before anything starts
@@ -192,7 +194,7 @@ def start_locally(
     training, held_out = dataset(x[:samples], y[:samples], spec), dataset(x[samples:], y[samples:], spec)
     source = ModelSource(**(model or {"use": "mlp", "options": {"hidden": [8]}}))
     parameters = initial_parameters(source.build(spec), 0)
-    layout = Layout.of({name: array.shape for name, array in parameters.items()})
+    layout = Layout.of({name: array.shape for name, array in parameters.items()}, averaged)
     initial = np.zeros(layout.size, dtype=np.float32)
     for name, view in layout.views(initial).items():
         view[...] = parameters[name]
@@ -277,6 +279,7 @@ def start_locally(
         new_local_update=partial(LocalRule, step),
     )
 
+    new_work = partial(host_step, step, averaged=layout.averaged, faults=faults)
     made(run.servers)
 
     def serve_host(host: int) -> None:
@@ -294,7 +297,7 @@ def start_locally(
                 join(sockets[host_of[rank]], job_id=job_id, rank=rank, layout=layout) as connection,
             ):
                 if connection.welcome.meet:
-                    with MeetingExchange(connection, partial(host_step, step, faults=faults), own_faults) as exchange:
+                    with MeetingExchange(connection, new_work, own_faults) as exchange:
                         run_meeting(exchange, the_engine, sampler, training, held_out, book)
                 else:
                     run_served(

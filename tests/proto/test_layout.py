@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -77,3 +78,13 @@ def test_names_sha256_tells_models_apart():
     one = Layout.of({"a": (2, 3), "b": (1,)}).names_sha256
     assert one == Layout.of({"b": (1,), "a": (2, 3)}).names_sha256
     assert one != Layout.of({"a": (3, 2), "b": (1,)}).names_sha256
+
+
+def test_averaged_tensors_that_lie_side_by_side_are_one_range_with_the_gap():
+    """Two statistics between two weights, and one at the end; where there is none nothing changes."""
+    shapes = {"a.weight": (3,), "b.mean": (3,), "b.var": (3,), "c.weight": (3,), "d.mean": (20,)}
+    layout = Layout.of(shapes, {"b.mean", "b.var", "d.mean"})
+    assert layout.averaged == ((16, 35), (64, 84))
+    assert Layout.of(shapes).averaged == ()
+    assert Layout.of(shapes).names_sha256 != layout.names_sha256
+    assert [t[:4] for t in map(astuple, layout.tensors)] == [t[:4] for t in map(astuple, Layout.of(shapes).tensors)]

@@ -36,6 +36,7 @@ class WorkerSpec:
                      comes from the launch, since the worker's code does not know the server's
     engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`,
                      which may differ by rank
+    autocast, compile: of the engine "torch", as in the job file
     served:          how it computes where the server does its part itself
     ledger:          folder in which it is written down which samples go into which step; None: nowhere
     faults:          what shall go wrong
@@ -50,6 +51,8 @@ class WorkerSpec:
     served: ServedLoop
     engine: str = "numpy"
     emulated_ms: float | tuple[float, ...] | None = None
+    autocast: str | None = None
+    compile: bool | None = None
     ledger: Path | None = None
     faults: PlannedFaults = field(default_factory=PlannedFaults)
 
@@ -71,7 +74,10 @@ class Worker:
         times = spec.emulated_ms
         own_ms = times[rank] if isinstance(times, tuple) else times
         self._faults = spec.faults.of("worker", rank)
-        engine = make_engine(spec.engine, model, classify=classify, emulated_ms=own_ms)
+        sizes = {spec.sampler.size(m) for m in range(spec.sampler.microbatches)} if spec.compile else ()
+        engine = make_engine(
+            spec.engine, model, classify=classify, emulated_ms=own_ms, autocast=spec.autocast, compiled=sorted(sizes)
+        )
         self._engine = with_faults(engine, self._faults)
 
     def run(self, address: str, _server_is_open: object = None) -> None:

@@ -19,8 +19,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from thalweg_proto.errors import InputError, Problem
-from thalweg_proto.job import Job, TrainSection
-from thalweg_proto.job.options import options_in
+from thalweg_proto.job import ClusterSection, Job, TrainSection
+from thalweg_proto.job.options import Section, options_in
 from thalweg_proto.job.sections import MICROBATCHES
 
 T = TypeVar("T")
@@ -118,18 +118,23 @@ def configured(experiment: Experiment, configuration: Configuration, job: Job) -
     if series.hosts is not None:
         changes["placement"] = "PACK" if series.hosts == 1 else "SPREAD"
     if experiment.compute_ms is not None:
+        changes |= _not_of(ClusterSection, "engine", "emulated")
         changes |= {"engine": "emulated", "emulated_ms": experiment.compute_ms}
     checkpoint = replace(job.checkpoint, every_steps=0, keep=1, replicate_every_s=0.0)
     return replace(job, train=train, cluster=replace(job.cluster, **changes), checkpoint=checkpoint)
 
 
 def _of_mode(train: TrainSection, mode: str) -> TrainSection:
-    changes: dict[str, Any] = {
+    return replace(train, **(_not_of(TrainSection, "consistency", mode) | {"consistency": mode}))
+
+
+def _not_of(section: type[Section], of: str, value: str) -> dict[str, Any]:
+    """None for each option of the field `of` that does not exist where that is `value`."""
+    return {
         name: None
-        for name, declared in options_in(TrainSection).items()
-        if declared.of == "consistency" and mode not in declared.defaults
+        for name, declared in options_in(section).items()
+        if declared.of == of and value not in declared.defaults
     }
-    return replace(train, **(changes | {"consistency": mode}))
 
 
 MODES = ("sync", "ssp", "async")

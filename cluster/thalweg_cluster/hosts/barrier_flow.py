@@ -265,6 +265,7 @@ class BarrierFlow:
         summed = self._view.shard.sum(self._plan, leaves)
         if self._factor is not None:
             np.multiply(summed, np.float32(self._factor), summed)
+        self._view.shard.set_aside(begin, summed)
         self._arrived[index], self._local[index] = 0, not self._mine
         self._whole_blocks[index] = step + 1
         measures = self._step.measures

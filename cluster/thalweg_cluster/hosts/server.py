@@ -93,7 +93,15 @@ class HostServer:
         begin, end = self.shards.bounds[spec.host]
         blocks = [b.end - b.begin for b in self.shards.blocks]
         leaves = max(spec.step.microbatches, spec.topology.workers)
-        self.shard = Shard(begin, end, start, spec.step.server_rule(), block=max(blocks), leaves=leaves)
+        self.shard = Shard(
+            begin,
+            end,
+            start,
+            spec.step.server_rule(),
+            block=max(blocks),
+            leaves=leaves,
+            averaged=spec.layout.averaged,
+        )
         self.gradient_format = _format(spec.wire, spec.wire_fraction)
         self.parameters_format = make_format(spec.wire_parameters)
         stale = spec.step.consistency != "sync"

@@ -236,6 +236,7 @@ class StaleFlow:
         rate = self._learning_rate(step)
         if self._step.staleness_scaling:
             rate /= 1 + staleness
+        view.shard.set_aside(begin, gradient)
         update = view.shard.block_update(self._updates[index], rate)
         self._updates[index] += 1
         if view.shard.apply(begin, gradient, update):

@@ -296,7 +296,7 @@ def _new_actor(
         model=preparation.model,
         data_spec=preparation.data.spec,
         sampler=preparation.sampler,
-        new_server_work=partial(HostStep, step, faults=preparation.faults),
+        new_server_work=partial(HostStep, step, averaged=preparation.layout.averaged, faults=preparation.faults),
         served=ServedLoop(
             copies=step.consistency != "sync",
             steps=step.steps,
@@ -307,6 +307,8 @@ def _new_actor(
         ),
         engine=cluster.engine,
         emulated_ms=cluster.emulated_ms,
+        autocast=cluster.autocast,
+        compile=cluster.compile,
         ledger=preparation.ledger,
         faults=preparation.faults,
     )

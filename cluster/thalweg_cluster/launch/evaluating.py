@@ -88,7 +88,8 @@ def evaluate_run(trained: Trained, instead: str | ArrayPair | None) -> Evaluatio
         held_out = None if loaded.data is None else loaded.data.eval
         if problems or spec is None or held_out is None:
             raise InputError(problems)
-        engine = make_engine(job.cluster.engine, model, classify=spec.task == "classification")
+        classify = spec.task == "classification"
+        engine = make_engine(job.cluster.engine, model, classify=classify, autocast=job.cluster.autocast)
         sums = _Sums(held_out)
         try:
             evaluate(sums, engine, trained.parameters, held_out, trained.step, range(sums.chunks))

@@ -16,14 +16,18 @@ from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.faults import RECORD, Plan, PlannedFaults
 from thalweg_proto.job import Draft, Job, ResolvedTrain, resolve, resolve_batch
+from thalweg_proto.job.parsing import describe
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import FOLDER as LEDGER
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
 from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
-from thalweg_worker.engines import check_for, model_for
+from thalweg_worker.engines import averaged_for, check_compiler, check_for, model_for
 from thalweg_worker.models import ModelSource, Parameters, generator, initial_parameters, load_init
 from thalweg_worker.sampler import Sampler
+
+TRIED = 4
+"""Samples of the batch that a model is tried on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +80,17 @@ def prepare(
     problems = [*draft.problems, *others, *check_supported(draft), *check_folder(out)]
     if cores is not None and draft.right("cluster.workers"):
         problems += check_local(job.cluster.most, cores)
+    if draft.right("cluster.engine", "cluster.compile"):
+        problems += check_compiler(bool(job.cluster.compile))
     seed = job.seed if draft.right("seed") else 0  # what is wrong does not depend on it
     loaded = load_dataset(job.data, seed, draft.wrong_in("data"))
     lengths, microbatches, length_problems = _lengths(draft, loaded.samples)
-    model, parameters, model_problems = _model(draft, loaded, seed)
-    problems += [*loaded.problems, *length_problems, *model_problems]
-    layout = None if parameters is None else Layout.of({name: array.shape for name, array in parameters.items()})
+    smallest = TRIED if lengths is None else lengths.batch_size // lengths.microbatches
+    model, parameters, averaged, model_problems = _model(draft, loaded, seed, smallest)
+    problems += [*loaded.problems, *length_problems, *model_problems, *_check_averaged(draft, averaged)]
+    layout = None
+    if parameters is not None:
+        layout = Layout.of({name: array.shape for name, array in parameters.items()}, averaged)
     if layout is not None and microbatches is not None and not draft.wrong_in("optimizer"):
         slots = len(make_rule(job.optimizer.rule, job.optimizer.options_for("rule")).slots)
         problems += check_room(MemoryPlan(size=layout.size, microbatches=microbatches, slots=slots), bytes_free())
@@ -135,36 +144,70 @@ def _lengths(draft: Draft, samples: int | None) -> tuple[ResolvedTrain | None, i
     return lengths, None if problems else lengths.microbatches, problems
 
 
-def _model(draft: Draft, loaded: Loaded, seed: int) -> tuple[ModelSource | None, Parameters | None, list[Problem]]:
-    """The model and its parameters before step 0, None where they are not known, and what is wrong with them."""
+def _model(
+    draft: Draft, loaded: Loaded, seed: int, smallest: int
+) -> tuple[ModelSource | None, Parameters | None, list[str], list[Problem]]:
+    """The model and its parameters before step 0, None where they are not known; the names of those that are averaged;
+    and what is wrong with them. `smallest`: samples of the smallest microbatch."""
     section = draft.job.model
     problems: list[Problem] = []
     source = parameters = None
+    averaged: list[str] = []
     if draft.right("model.use"):
         # The job file's reader has made the path of a user's model absolute.
         source = attempt(problems, lambda: ModelSource.read(section.use, section.options, folder=Path()))
     if source is not None:
-        parameters, problems = _drawn(source, loaded, seed, draft.job.cluster.engine)
+        parameters, averaged, problems = _drawn(source, loaded, seed, draft.job.cluster.engine, smallest)
     if section.init is not None and draft.right("model.init"):
         problems += load_init(section.init, parameters)
-    return source, parameters, problems
+    return source, parameters, averaged, problems
 
 
-def _drawn(source: ModelSource, loaded: Loaded, seed: int, engine: str) -> tuple[Parameters | None, list[Problem]]:
-    """What the model draws, None where it has a mistake or the data is not known, and the mistakes."""
+def _drawn(
+    source: ModelSource, loaded: Loaded, seed: int, engine: str, smallest: int
+) -> tuple[Parameters | None, list[str], list[Problem]]:
+    """What the model begins with, None where it has a mistake or the data is not known; the names of what is averaged;
+    and the mistakes."""
     spec = loaded.spec
     if spec is None:
-        return None, source.check()
+        return None, [], source.check()
     problems: list[Problem] = []
     model = attempt(problems, lambda: model_for(engine, source, spec, seed))
     if model is None:
-        return None, problems
+        return None, [], problems
+    # A BatchNorm has no statistics of one sample: PyTorch's own word on that is to come before the start.
+    samples = min(TRIED, smallest) if engine == "torch" else TRIED
     training = loaded.data.train if loaded.data is not None else None
-    batch = attempt(problems, lambda: first_batch(training)) if training is not None else made_up_batch(spec)
+    batch = (
+        made_up_batch(spec, samples) if training is None else attempt(problems, lambda: first_batch(training, samples))
+    )
     if batch is None:
-        return None, problems
+        return None, [], problems
     problems = check_for(engine, model, spec, batch, generator(seed))
-    return None if problems else initial_parameters(model, seed), problems
+    if problems:
+        return None, [], problems
+    averaged = averaged_for(engine, model, batch)
+    return initial_parameters(model, seed) | averaged, list(averaged), []
+
+
+def _check_averaged(draft: Draft, averaged: Sequence[str]) -> list[Problem]:
+    """What a job whose model has running statistics cannot have. Between workers they move with gradients, in the
+    format of these; a lossy one may hold back what it owes until a variance falls below zero."""
+    if not averaged:
+        return []
+    with_them = f"with a model that has running statistics ({averaged[0]}, ...)"
+    train, cluster = draft.job.train, draft.job.cluster
+    hint = "a worker's own rule would not know what they are; a norm without them: GroupNorm, LayerNorm"
+    found = (
+        ("train.local_steps", train.local_steps or 1, 1, hint),
+        ("cluster.wire", cluster.wire, "float32", "they are averaged exactly"),
+        ("cluster.wire_parameters", cluster.wire_parameters, "float32", "they are averaged exactly"),
+    )
+    return [
+        Problem(field, f"{describe(right)} {with_them}", describe(value), hint)
+        for field, value, right, hint in found
+        if draft.right(field) and value != right
+    ]
 
 
 def _check_ledger(job: Job) -> list[Problem]:

@@ -233,6 +233,15 @@ class ClusterSection(Section):
         Either((Number(minimum=0), Numbers(None, Number(minimum=0)))),
         "how long a microbatch takes; a list: with each worker, by rank",
     )
+    autocast: Literal["off", "bfloat16"] | None = option_of(
+        "engine",
+        {"torch": "off"},
+        Choice(("off", "bfloat16")),
+        "in what torch.autocast has a forward pass compute; parameters and gradients stay float32",
+    )
+    compile: bool | None = option_of(
+        "engine", {"torch": False}, Flag(), "torch.compile the module, for each size of a microbatch, before the start"
+    )
     lease_s: float = option(
         Number(above=0),
         "how long a worker may at least be at one piece of work, a microbatch, before it counts as hanging",

@@ -101,6 +101,12 @@ def test_hosts_and_emulated_compute():
     assert (two.engine, two.emulated_ms) == ("emulated", 20.0)
 
 
+def test_compute_is_emulated_without_what_the_engine_of_the_job_knows():
+    experiment = Experiment(workers=(2,), modes=("sync",), wires=("float32",), compute_ms=20.0)
+    made = configured(experiment, experiment.configurations[0], job("[cluster]\nengine='torch'\ncompile=true"))
+    assert load_job_text(job_to_toml(made), (), Path()).problems == ()
+
+
 def test_what_is_typed():
     typed = ASKED | {"workers": "4,1,4", "modes": "sync, async", "hosts": "2", "emulate_compute": "0.5s"}
     experiment = asked(job(), **typed)

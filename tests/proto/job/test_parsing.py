@@ -126,13 +126,14 @@ def test_a_consistency_has_its_own_options(consistency: str, options: dict[str, 
         ({"wire": "topk"}, "wire", {"wire_fraction": 0.01}),
         *(({"wire": wire}, "wire", {}) for wire in ("float32", "bfloat16", "int8")),
         ({"engine": "emulated"}, "engine", {"emulated_ms": 50.0}),
-        *(({"engine": engine}, "engine", {}) for engine in ("numpy", "cupy", "torch", "jax")),
+        ({"engine": "torch"}, "engine", {"autocast": "off", "compile": False}),
+        *(({"engine": engine}, "engine", {}) for engine in ("numpy", "cupy", "jax")),
     ],
 )
 def test_a_wire_format_and_an_engine_have_their_own_options(
     cluster: dict[str, Any], of: str, options: dict[str, Any]
 ) -> None:
-    """Only topk takes a fraction, and only the emulated engine a time."""
+    """Only topk takes a fraction, only the emulated engine a time, and only that of PyTorch what PyTorch can do."""
     assert parse(cluster=cluster).cluster.options_for(of) == options
 
 
@@ -316,6 +317,13 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
                 f"a number > 0 and < 1; found {fraction}",
             )
             for fraction in (0, 1)
+        ),
+        ({"cluster": {"autocast": "bfloat16"}}, "cluster.autocast", '"autocast" belongs to engine "torch"'),
+        ({"cluster": {"engine": "jax", "compile": True}}, "cluster.compile", '"compile" belongs to engine "torch"'),
+        (
+            {"cluster": {"engine": "torch", "autocast": "float16"}},
+            "cluster.autocast",
+            'expected "off" or "bfloat16"; found "float16"',
         ),
         ({"cluster": {"emulated_ms": 5}}, "cluster.emulated_ms", '"emulated_ms" belongs to engine "emulated"'),
         (

@@ -73,6 +73,10 @@ def engines(workers: int) -> Any:
     times = PARTS | st.tuples(*[PARTS] * workers)
     return st.one_of(
         st.fixed_dictionaries({}, optional={"engine": st.sampled_from(["numpy", "torch"])}),
+        st.fixed_dictionaries(
+            {"engine": st.just("torch")},
+            optional={"autocast": st.sampled_from(["off", "bfloat16"]), "compile": st.booleans()},
+        ),
         st.fixed_dictionaries({"engine": st.just("emulated")}, optional={"emulated_ms": times}),
     )
 

@@ -222,10 +222,6 @@ MISTAKES = {
         [NOTHING],
     ),
     "a loss that is a number": ("nn.Linear(5, 3), lambda o, y: 1.0", ["a scalar tensor", "a float"]),
-    "running statistics": (
-        "nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))",
-        ["1.running_mean", "track_running_stats=False"],
-    ),
     "an unused one": (
         "nn.ModuleDict({'a': nn.Linear(5, 3), 'b': nn.Linear(5, 3)}), lambda o, y: o",
         ["no exception", "NotImplementedError"],

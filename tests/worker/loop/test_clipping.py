@@ -67,3 +67,15 @@ def test_a_gradient_is_shortened_where_it_lies():
     array = np.full(6, 3.0, np.float32)
     shorten(array[1:5], 3.0)
     assert array == pytest.approx([3.0, 1.5, 1.5, 1.5, 1.5, 3.0], rel=1e-5)
+
+
+@pytest.mark.parametrize("longest", [0.5, 100.0])
+def test_what_is_averaged_is_neither_counted_nor_shortened(longest):
+    """The rest is shortened as if it were not there."""
+    gradient = normal(20)
+    rest = np.delete(gradient, [*range(3), *range(10, 12)])
+    statistics = gradient[[*range(3), *range(10, 12)]].copy()
+    shorten(rest, longest)
+    shorten(gradient, longest, [(0, 3), (10, 12)])
+    np.testing.assert_allclose(np.delete(gradient, [*range(3), *range(10, 12)]), rest, rtol=1e-6)
+    np.testing.assert_array_equal(gradient[[*range(3), *range(10, 12)]], statistics)

@@ -1,13 +1,17 @@
 """Gradient engines: what computes loss and gradient of one microbatch.
 
 `protocol.py` says what an engine is; `torch_model.py` and `jax_model.py` are what a user's model in these is to a job;
-`foreign.py` is what they have in common; `*_engine.py` and `emulated.py` are engines; `exporting.py` and
-`torch_export.py` write weights as a framework reads them. Another framework is imported when a job asks for it.
+`torch_buffers.py` is about the running statistics of a module, `foreign.py` what both frameworks have in common;
+`*_engine.py` and `emulated.py` are engines; `exporting.py` and `torch_export.py` write weights as a framework reads
+them. Another framework is imported when a job asks for it.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from importlib.util import find_spec
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +23,7 @@ from thalweg_worker.engines.exporting import shapes_beside, weights_file
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.engines.planned import with_faults
 from thalweg_worker.engines.protocol import GradientEngine
-from thalweg_worker.models import Model, ModelSource, check_model
+from thalweg_worker.models import Model, ModelSource, Parameters, check_model
 
 if TYPE_CHECKING:
     from thalweg_worker.engines.jax_model import JaxModel
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GradientEngine",
+    "averaged_for",
+    "check_compiler",
     "check_for",
     "make_engine",
     "model_for",
@@ -78,11 +84,43 @@ def check_for(engine: str, model: Any, spec: DataSpec, sample_batch: Batch, rng:
     return check_model(model, spec, sample_batch, rng)
 
 
-def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | None = None) -> GradientEngine:
+def averaged_for(engine: str, model: Any, sample_batch: Batch) -> Parameters:
+    """What of a model's state is averaged over the microbatches of a step, and not trained: running statistics.
+
+    By name, before step 0. Of a model from `model_for` in which `check_for` found no mistake. Only "torch" knows
+    any.
+    """
+    if engine != "torch":
+        return {}
+    averaged: Parameters = model.averaged(sample_batch)
+    return averaged
+
+
+def check_compiler(compiles: bool) -> list[Problem]:
+    """Whether this machine has what torch.compile needs on the CPU, where a job asks for that; other hosts need it,
+    too."""
+    compiler = os.environ.get("CXX", "g++")  # as PyTorch looks for it
+    if not compiles or which(compiler) is not None:
+        return []
+    hint = "install g++ on each host, or set the environment's CXX to the compiler that there is"
+    return [Problem("cluster.compile", "false, or a C++ compiler, which torch.compile needs", f"no {compiler}", hint)]
+
+
+def make_engine(
+    name: str,
+    model: Any,
+    *,
+    classify: bool,
+    emulated_ms: float | None = None,
+    autocast: str | None = None,
+    compiled: Iterable[int] = (),
+) -> GradientEngine:
     """The engine `name` of the job file, for `model`, from `model_for`.
 
     classify:    whether the model's predictions are scores of classes
     emulated_ms: how long a microbatch takes with the engine "emulated"
+    autocast:    with "torch": "bfloat16", or else nothing
+    compiled:    with "torch": the sizes of microbatches for which the module is compiled; none: it is not
     """
     if name == "emulated":
         return EmulatedEngine((emulated_ms or 0.0) / 1e3)
@@ -91,7 +129,7 @@ def make_engine(name: str, model: Any, *, classify: bool, emulated_ms: float | N
     if name == "torch":
         from thalweg_worker.engines.torch_engine import TorchEngine
 
-        return TorchEngine(model)
+        return TorchEngine(model, autocast=autocast == "bfloat16", compiled=compiled)
     if name == "jax":
         from thalweg_worker.engines.jax_engine import JaxEngine
 

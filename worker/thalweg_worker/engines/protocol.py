@@ -51,7 +51,8 @@ class GradientEngine(Protocol):
         parameters:  by name, float32, read in place and never written
         weight:      samples of this microbatch / samples of the batch, so that the sum over all microbatches is the
                      gradient of the mean over the batch
-        out:         the names and shapes of `parameters`; every element is written
+        out:         the names and shapes of `parameters`; every element is written. Of a parameter that is averaged
+                     and not trained (`Layout`) it gets `weight` times (what it was - what this microbatch made of it)
         before_read: called with (name, end) before elements of the parameter `name` before `end` are read, unless it
                      was for these; may wait until they are there. It was called with end = size for each parameter
                      before anything is written to `out`

@@ -8,6 +8,7 @@ by default it is the cross-entropy of scores (n, *target_shape, classes) with cl
 Rules:
   - Trained is what requires a gradient, each tensor once, whatever it is tied to. What does not is as `build` made it,
     in each process anew: it has to follow from the job's seed, with which PyTorch's generator begins, or from a file.
+  - What a forward pass changes, running statistics, is averaged over the microbatches of a step (torch_buffers.py).
   - PyTorch is imported where this file is, and nowhere else: who uses no module of PyTorch needs none.
 """
 
@@ -24,6 +25,7 @@ from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines.foreign import file_of, too_old
 from thalweg_worker.engines.memory import unguarded
+from thalweg_worker.engines.torch_buffers import Buffers
 from thalweg_worker.models import ModelSource, Parameters
 from thalweg_worker.models.checks import expected_output, parameter_problems, raised, unused_problems
 
@@ -36,6 +38,7 @@ class TorchModel:
     module:  in training mode
     loss:    of what the module returns, and the targets
     trained: the parameters that require a gradient, by name
+    buffers: the module's
     """
 
     def __init__(self, module: Any, loss: Loss | None, spec: DataSpec) -> None:
@@ -44,6 +47,7 @@ class TorchModel:
         self.own_loss = loss is not None
         self.loss = loss or _default_loss(spec)
         self.trained: dict[str, Any] = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.buffers = Buffers(module)
 
     @classmethod
     def build(cls, source: ModelSource, spec: DataSpec, seed: int) -> TorchModel:
@@ -75,6 +79,19 @@ class TorchModel:
             return self._run_problems(torch.from_numpy(batch.x), torch.from_numpy(batch.y))
         except (Exception, SystemExit) as error:
             return [raised(self._field, error)]
+        finally:
+            self.buffers.reset()
+
+    def averaged(self, batch: Batch) -> Parameters:
+        """The buffers that a forward pass on `batch` changes, by name, as `build` made them: copies.
+
+        batch: one with which `check` found no mistake
+        """
+        try:
+            self.module(torch.from_numpy(batch.x))
+            return {name: self.buffers.first[name].numpy().copy() for name in self.buffers.running()}
+        finally:
+            self.buffers.reset()
 
     @property
     def _field(self) -> str:
@@ -105,13 +122,12 @@ class TorchModel:
         return [Problem(self._field, expected, f"on {device}: {_few(on)}", hint) for device, on in names.items()]
 
     def _run_problems(self, x: Any, y: Any) -> list[Problem]:
-        before = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         output = self.module(x)
         problems = [] if self.own_loss else self._output_problems(output, len(x))
         if problems:
             return problems
         loss = self.loss(output, y)
-        return self._loss_problems(loss) or [*self._unused(loss), *self._changed(before)]
+        return self._loss_problems(loss) or [*self._unused(loss), *self._buffer_problems()]
 
     def scores(self, output: Any, samples: int) -> bool:
         """Whether the output is the scores of classes, of which the highest is the prediction."""
@@ -138,14 +154,12 @@ class TorchModel:
         unused = [name for name, gradient in zip(self.trained, gradients, strict=True) if gradient is None]
         return unused_problems(f"{self._field}: loss", self.trained, unused)
 
-    def _changed(self, before: dict[str, Any]) -> list[Problem]:
-        """Running statistics would depend on which worker computes what."""
-        changed = [name for name, buffer in self.module.named_buffers() if not torch.equal(buffer, before[name])]
-        if not changed:
-            return []
-        hint = "normalise without them: GroupNorm, LayerNorm, or BatchNorm with track_running_stats=False"
-        expected = "buffers that training leaves alone in this version"
-        return [Problem(self._field, expected, f"{', '.join(changed)}, changed by a forward pass", hint)]
+    def _buffer_problems(self) -> list[Problem]:
+        problems = self.buffers.problems(self._field)
+        if problems:
+            return problems
+        first = {name: self.buffers.first[name].numpy() for name in self.buffers.running()}
+        return parameter_problems(first, field=self._field) if first else []
 
 
 def _default_loss(spec: DataSpec) -> Loss:

@@ -242,6 +242,7 @@ class _Copying(_Loop):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._copy = np.empty(self._layout.size, dtype=np.float32)
+        self._averaged = self._layout.averaged
 
     def _compute(self, work: Work) -> None:
         mark = perf_counter()
@@ -251,7 +252,11 @@ class _Copying(_Loop):
         self._take(work.step, part)
         gradient = self._exchange.gradient(work.gradient)
         loss = self._differentiate(self._gradient(part, gradient))
-        shorten(gradient, self._how.clip_norm)
+        shorten(gradient, self._how.clip_norm, self._averaged)
+        # What is averaged moves by the microbatch's share of the batch. By more, many workers that all start from the
+        # same old values would carry it past what they mean, and a variance below zero.
+        for begin, end in self._averaged:
+            gradient[begin:end] *= np.float32(self._sampler.size(part) / self._sampler.batch_size)
         self._push(work.step, part, 0, loss)
 
     def _gradient(self, part: int, gradient: NDArray[np.float32]) -> Callable[[], float]:
