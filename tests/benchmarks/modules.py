@@ -101,17 +101,20 @@ RULES = (
 
 
 def write_text(folder: Path) -> None:
-    """x.npy, (8192, 64) int64 characters drawn at random, and y.npy, the character that follows each."""
-    text = np.random.default_rng(0).integers(CHARACTERS, size=(TEXTS, CONTEXT + 1))
-    np.save(folder / "x.npy", text[:, :-1])
-    np.save(folder / "y.npy", text[:, 1:])
+    """text.txt, of characters drawn at random; and for the rivals its samples: x.npy, (8192, 64) int64 characters by
+    their number, and y.npy, the character that follows each."""
+    numbers = np.random.default_rng(0).integers(CHARACTERS, size=TEXTS * CONTEXT + 1)
+    (folder / "text.txt").write_text("".join(chr(ord("0") + number) for number in numbers))
+    np.save(folder / "x.npy", numbers[:-1].reshape(TEXTS, CONTEXT))
+    np.save(folder / "y.npy", numbers[1:].reshape(TEXTS, CONTEXT))
 
 
 def job(network: Network, *, workers: int, steps: int) -> dict[str, object]:
     """The job file that does a rival's work: nothing held out, scaled, evaluated or saved on the way."""
+    rows = {"train": {"x": "x.npy", "y": "y.npy"}, "task": "classification", "scale": "none"}
     return {
         "name": "bench-module",
-        "data": {"train": {"x": "x.npy", "y": "y.npy"}, "eval": 0.0, "task": "classification", "scale": "none"},
+        "data": {"eval": 0.0, **({"train": "text.txt", "context": CONTEXT} if network.text else rows)},
         "model": {"use": f"{FOLDER / network.file}:build", **network.options},
         "train": {"steps": steps, "batch_size": workers * network.batch, "microbatches": workers, "eval_every": 0},
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},

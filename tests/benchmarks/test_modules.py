@@ -17,7 +17,7 @@ from thalweg_proto.job import load_job
 def test_job_does_a_rivals_work(name: str, tmp_path: Path) -> None:
     """Each network's job file is accepted, builds the module of its file, and has a rival's batch a worker."""
     network = NETWORKS[name]
-    for array in ("x.npy", "y.npy"):
+    for array in ("x.npy", "y.npy", "text.txt"):
         (tmp_path / array).touch()
     draft = load_job(write_job(job(network, workers=2, steps=20), tmp_path / "job.toml"), [])
     assert draft.problems == ()
