@@ -62,6 +62,7 @@ def process(command: Sequence[str], cwd: Path) -> Iterator[subprocess.Popen[str]
                 child.communicate(timeout=CLEAN_UP_TIMEOUT_S)
         with suppress(ProcessLookupError):  # also what a failed run left behind
             os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def finished(child: subprocess.Popen[str], timeout_s: float = RUN_TIMEOUT_S) -> str:
