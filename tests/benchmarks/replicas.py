@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.benchmarks import machine
 from tests.benchmarks.launch import BenchError, train
-from tests.benchmarks.net import GIVE_WAY_TO_NOBODY, running, spread_job, steps_for
+from tests.benchmarks.net import running, spread_job, steps_for
 from tests.benchmarks.workload import WARMUP_STEPS, WORKERS, WORKLOADS, write_data
 from tests.hosts.needs import why_not
 from tests.hosts.network import Hosts
@@ -35,7 +35,7 @@ def measure(hosts: Hosts, data: Path, *, hidden: int, every_s: float, seconds: f
     job = spread_job("thalweg", workload, steps=steps) | {
         "checkpoint": {"every_steps": 0, "replicate_every_s": every_s}
     }
-    with RayHosts(hosts, environment=GIVE_WAY_TO_NOBODY) as cluster:
+    with RayHosts(hosts) as cluster:
         start = partial(running, host=hosts[0], environment=cluster.environment)
         return train(job, data, start=start, steps=steps, hosts=len(hosts))
 

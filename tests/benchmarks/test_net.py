@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.benchmarks import replicas
 from tests.benchmarks.figures import Measurement, ratios
 from tests.benchmarks.net import (
     EXPECTED_STEP_MS,
@@ -83,3 +84,13 @@ def test_system_runs_on_two_hosts(system: str, tmp_path: Path) -> None:
         assert [host.processes() for host in hosts] == [[], []]
     assert (found.system, found.network) == (system, "H 128")
     assert found.samples_per_s > 0
+
+
+def test_a_wrong_option_of_the_benchmark_of_replicas_is_answered_before_anything_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With status 2, and the sizes that there are."""
+    with pytest.raises(SystemExit) as ended:
+        replicas.main(["--hidden", "100"])
+    assert ended.value.code == 2
+    assert "128, 512, 1024, 4096" in capsys.readouterr().err
