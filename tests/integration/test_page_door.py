@@ -11,6 +11,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from time import time
 from urllib.parse import urlsplit
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.cluster.service.rows import submission
@@ -353,7 +354,13 @@ def test_the_services_own_metrics_say_what_was_asked_and_what_waits(service):
 
 
 def test_the_services_own_metrics_are_for_those_with_a_token(locked):
-    """The read-only one will do."""
+    """The read-only one will do. Calls that were not let in are counted, too, but of no method that there is not."""
     assert ask(locked, "GET", "/metrics")[0] == 401
+    with Client(locked.address, token="wrong") as client, pytest.raises(InputError):
+        client.get("1")
+    with grpc.insecure_channel(locked.address) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/thalweg.v1.JobService/Made up")(b"")
     with asked(locked, "GET", "/metrics", bearer("read")) as answer:
         assert answer.status == 200
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("thalweg_service_calls_total")]
+    assert lines == ['thalweg_service_calls_total{method="Get",status="UNAUTHENTICATED"} 1']

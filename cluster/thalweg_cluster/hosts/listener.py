@@ -5,7 +5,7 @@ There is no reflection: the .proto files say what can be called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -80,11 +80,13 @@ class Listener:
         patience_s: float,
         name: str,
         port: int = 0,
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
     ) -> None:
         """Binds `port` of `bind`, 0: a free one, for the methods in `handlers`, by service and name.
 
         calls_max:  so many calls are answered at the same time; one more gets RESOURCE_EXHAUSTED
         patience_s: after so long a client that hangs is given up; pings of its own are to be a third of it apart
+        interceptors: of all calls, also those that are not let in
 
         ServerError where `guard` is too little for `bind`, RuntimeError where it cannot be bound.
         """
@@ -93,7 +95,7 @@ class Listener:
         self._pool = futures.ThreadPoolExecutor(calls_max, thread_name_prefix=name)
         self.server = grpc.server(
             self._pool,
-            interceptors=[Access(guard.tokens)],
+            interceptors=[*interceptors, Access(guard.tokens)],
             maximum_concurrent_rpcs=calls_max,
             options=[
                 *TRANSPORT,

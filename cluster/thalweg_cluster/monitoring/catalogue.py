@@ -337,7 +337,7 @@ JOBS = _metric(
     "job_state", process=Process.SERVICE,
 )  # fmt: skip
 OLDEST_QUEUED = _metric(
-    "oldest_queued_seconds", _G, "seconds", "For how long the job that waits longest has been in the queue; 0: none.",
+    "oldest_queued_seconds", _G, "seconds", "How long ago the oldest job in the queue was submitted; 0: there is none.",
     "Grows: it needs more than the cluster has, or others go before it; `thalweg jobs` says which.",
     process=Process.SERVICE,
 )  # fmt: skip

@@ -84,7 +84,7 @@ class JobDoor:
     ) -> None:
         """Binds; raises what `Listener` does.
 
-        calls:     are counted there
+        calls:     counts them
         nodes:     the CPUs of each node of the Ray cluster; None: it is not known now
         incoming:  folder for what arrives
         files_max: bytes that the files of a job may have
@@ -106,22 +106,21 @@ class JobDoor:
             {
                 SERVICE: {
                     "Submit": grpc.stream_unary_rpc_method_handler(
-                        calls.unary("Submit", unary(storing(self._submit))),
-                        pb.SubmitPart.FromString,
-                        pb.SubmitReply.SerializeToString,
+                        unary(storing(self._submit)), pb.SubmitPart.FromString, pb.SubmitReply.SerializeToString
                     ),
-                    "Get": _unary(calls, "Get", self._get, pb.GetRequest),
-                    "List": _unary(calls, "List", self._list, pb.ListRequest),
-                    "Cancel": _unary(calls, "Cancel", self._cancel, pb.CancelRequest),
-                    "Resume": _unary(calls, "Resume", self._resume, pb.ResumeRequest),
-                    "Watch": _stream(calls, "Watch", self._watch, pb.WatchRequest),
-                    "Logs": _stream(calls, "Logs", self._logs, pb.LogsRequest),
+                    "Get": _unary(self._get, pb.GetRequest),
+                    "List": _unary(self._list, pb.ListRequest),
+                    "Cancel": _unary(self._cancel, pb.CancelRequest),
+                    "Resume": _unary(self._resume, pb.ResumeRequest),
+                    "Watch": _stream(self._watch, pb.WatchRequest),
+                    "Logs": _stream(self._logs, pb.LogsRequest),
                 }
             },
             calls_max=STREAMS_MAX + SHORT_CALLS_MAX + SUBMITS_MAX,
             patience_s=PATIENCE_S,
             name="thalweg-jobs",
             port=port,
+            interceptors=[calls],
         )
         self._health = Health(self._listener, SERVICE)
         self.port = self._listener.port
@@ -305,27 +304,23 @@ def refusal_for(error: Exception) -> Refusal | None:
     return None
 
 
-def _unary(
-    calls: Calls, method: str, answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]
-) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]) -> grpc.RpcMethodHandler[Any, Any]:
     def versioned(request: Any, context: grpc.ServicerContext) -> Any:
         _check_version(request.protocol_version)
         return answer(request, context)
 
     return grpc.unary_unary_rpc_method_handler(
-        calls.unary(method, unary(storing(versioned))), kind.FromString, lambda reply: reply.SerializeToString()
+        unary(storing(versioned)), kind.FromString, lambda reply: reply.SerializeToString()
     )
 
 
-def _stream(
-    calls: Calls, method: str, answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]
-) -> grpc.RpcMethodHandler[Any, Any]:
+def _stream(answer: Callable[[R, grpc.ServicerContext], Any], kind: type[R]) -> grpc.RpcMethodHandler[Any, Any]:
     def versioned(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         _check_version(request.protocol_version)
         yield from answer(request, context)
 
     return grpc.unary_stream_rpc_method_handler(
-        calls.stream(method, stream(versioned)), kind.FromString, lambda reply: reply.SerializeToString()
+        stream(versioned), kind.FromString, lambda reply: reply.SerializeToString()
     )
 
 

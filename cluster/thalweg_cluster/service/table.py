@@ -164,6 +164,14 @@ class JobTable:
         rows = self._reader.execute("SELECT state, count(*) FROM jobs GROUP BY state")
         return {State(state): count for state, count in rows}
 
+    def oldest_queued_s(self) -> float | None:
+        """When the first of the jobs that wait was submitted; None: none does."""
+        row = self._reader.execute(
+            "SELECT min(submitted_s) FROM jobs WHERE state = ?", (State.QUEUED.value,)
+        ).fetchone()
+        oldest_s: float | None = row[0]
+        return oldest_s
+
     @property
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._own, "reader", None)
