@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from tests.benchmarks.figures import Measurement, measurement, missed, ratios
+from tests.benchmarks.figures import Measurement, measurement, ratios
 from tests.benchmarks.launch import BenchError, run_rival, train
 from tests.benchmarks.options import add_rounds, parsed, some_of
-from tests.benchmarks.report import show, write_json
+from tests.benchmarks.report import conclude
 from tests.benchmarks.rounds import in_rounds
 from tests.benchmarks.workload import (
     WARMUP_STEPS,
@@ -89,11 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    found = ratios(measurements)
-    show(measurements, found, options.only, TITLES, console)
-    if options.json:
-        write_json(options.json, measurements, found)
-    return 1 if options.check and missed(found) else 0
+    return conclude(measurements, ratios(measurements), options, TITLES, console)
 
 
 if __name__ == "__main__":

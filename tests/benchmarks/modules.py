@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from tests.benchmarks.figures import Measurement, Rule, measurement, missed, ratios
+from tests.benchmarks.figures import Measurement, Rule, measurement, ratios
 from tests.benchmarks.launch import BenchError, run_rival, train
 from tests.benchmarks.options import add_rounds, parsed, some_of
-from tests.benchmarks.report import show, write_json
+from tests.benchmarks.report import conclude
 from tests.benchmarks.rounds import in_rounds
 from tests.benchmarks.workload import LEARNING_RATE, MOMENTUM, STEPS_MIN, WARMUP_STEPS, WORKERS, write_data
 
@@ -171,11 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    found = ratios(measurements, RULES)
-    show(measurements, found, options.only, TITLES, console)
-    if options.json:
-        write_json(options.json, measurements, found)
-    return 1 if options.check and missed(found) else 0
+    return conclude(measurements, ratios(measurements, RULES), options, TITLES, console)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -13,7 +14,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 from tests.benchmarks import machine
-from tests.benchmarks.figures import Measurement, Ratio
+from tests.benchmarks.figures import Measurement, Ratio, missed
 
 MARKS = {True: "[green]reached[/green]", False: "[red]missed[/red]", None: ""}
 
@@ -84,6 +85,20 @@ def show(
     console.print(speed_table(measurements, systems, titles))
     if found:
         console.print(ratio_table(found))
+
+
+def conclude(
+    measurements: Sequence[Measurement],
+    found: Sequence[Ratio],
+    options: Namespace,
+    titles: Mapping[str, str],
+    console: Console,
+) -> int:
+    """Shows what was found and, where the options ask for it, writes it; the exit status."""
+    show(measurements, found, options.only, titles, console)
+    if options.json:
+        write_json(options.json, measurements, found)
+    return 1 if options.check and missed(found) else 0
 
 
 def write_json(path: Path, measurements: Sequence[Measurement], found: Sequence[Ratio], **more: object) -> None:

@@ -85,6 +85,16 @@ def evaluated(run: Finished) -> dict[str, float]:
     return {name: found[name] for name in ("loss", "accuracy")}
 
 
+def trained_on_1_2_and_4_workers(train) -> tuple[Finished, dict[str, np.ndarray]]:
+    """The module of net.py: it learns, and the bits are the same on each; the run of one worker, and its weights."""
+    sets = ('model={use="net.py:build"}', f"train.steps={STEPS}", 'cluster.engine="torch"')
+    runs = [train(*sets, f"cluster.workers={workers}", out=f"out{workers}") for workers in (1, 2, 4)]
+    assert [run.status for run in runs] == [0] * 3, runs[0].output
+    assert len({run.summary["weights_sha256"] for run in runs}) == 1
+    assert runs[0].summary["eval"]["accuracy"] > 0.9
+    return runs[0], load_file(runs[0].folder / "weights.safetensors")
+
+
 @needs("torch")
 def test_a_module_is_trained_as_a_plain_loop_does_on_any_number_of_workers(train, job, tmp_path):
     """After 100 steps the weights are those of PyTorch alone, but for rounding; and to the bit those of 1, 2 and 4
@@ -92,13 +102,8 @@ def test_a_module_is_trained_as_a_plain_loop_does_on_any_number_of_workers(train
     from tests.scenarios.plain_torch import alone
 
     (tmp_path / "net.py").write_text(NET)
-    sets = ('model={use="net.py:build"}', f"train.steps={STEPS}", 'cluster.engine="torch"')
-    runs = [train(*sets, f"cluster.workers={workers}", out=f"out{workers}") for workers in (1, 2, 4)]
-    assert [run.status for run in runs] == [0] * 3, runs[0].output
-    assert len({run.summary["weights_sha256"] for run in runs}) == 1
-    assert runs[0].summary["eval"]["accuracy"] > 0.9
-    found = load_file(runs[0].folder / "weights.safetensors")
-    near(found, alone(load_job(runs[0].folder / "job.toml").job, NET, 1))
+    run, found = trained_on_1_2_and_4_workers(train)
+    near(found, alone(load_job(run.folder / "job.toml").job, NET, 1))
 
 
 @needs("torch")
@@ -123,19 +128,14 @@ def test_running_statistics_are_those_of_a_plain_loop_on_any_number_of_workers(t
     from tests.scenarios.plain_torch import alone
 
     (tmp_path / "net.py").write_text(RESIDUAL)
-    sets = ('model={use="net.py:build"}', f"train.steps={STEPS}", 'cluster.engine="torch"')
-    runs = [train(*sets, f"cluster.workers={workers}", out=f"out{workers}") for workers in (1, 2, 4)]
-    assert [run.status for run in runs] == [0] * 3, runs[0].output
-    assert len({run.summary["weights_sha256"] for run in runs}) == 1
-    assert runs[0].summary["eval"]["accuracy"] > 0.9
-    found = load_file(runs[0].folder / "weights.safetensors")
+    run, found = trained_on_1_2_and_4_workers(train)
     assert found["norm.running_var"].shape == (8,)
-    near(found, alone(load_job(runs[0].folder / "job.toml").job, RESIDUAL, 8))
-    assert evaluated(runs[0]) == runs[0].summary["eval"]
-    assert thalweg("export", runs[0].folder, "--to", "torch").returncode == 0
+    near(found, alone(load_job(run.folder / "job.toml").job, RESIDUAL, 8))
+    assert evaluated(run) == run.summary["eval"]
+    assert thalweg("export", run.folder, "--to", "torch").returncode == 0
     import torch
 
-    state = torch.load(runs[0].folder / "weights.pt", weights_only=True)
+    state = torch.load(run.folder / "weights.pt", weights_only=True)
     assert all((state[name].numpy() == array).all() for name, array in found.items())
 
 

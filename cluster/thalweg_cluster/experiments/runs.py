@@ -19,7 +19,7 @@ from typing import Any
 from thalweg_cluster.experiments.grid import Configuration
 from thalweg_cluster.experiments.parts import Split, split_of
 from thalweg_cluster.experiments.simulation import Point
-from thalweg_cluster.reporting.files import METRICS, read_summary
+from thalweg_cluster.reporting.files import JOB, METRICS, read_summary
 from thalweg_proto.job import load_job_text
 from thalweg_proto.job.sections import MICROBATCHES
 
@@ -143,7 +143,7 @@ def read_run(out: Path, configuration: Configuration, repeat: int) -> Run:
     if not summary["samples_per_s"] > 0:
         raise ValueError(f"expected more steps than those of the warm-up; found {summary['steps']}: train longer")
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    job = load_job_text((folder / "job.toml").read_text(), (), folder).job
+    job = load_job_text((folder / JOB).read_text(), (), folder).job
     return _of(summary, rows, job.train.microbatches or MICROBATCHES, configuration, repeat)
 
 

@@ -37,7 +37,7 @@ from thalweg_cluster.launch.replicas import RunReplicas
 from thalweg_cluster.launch.resuming import checkpoint_place
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.launch.scraped import Scraped
-from thalweg_cluster.reporting.files import RECORD, RunFolder, read_summary
+from thalweg_cluster.reporting.files import JOB, RECORD, RunFolder, read_summary
 from thalweg_cluster.reporting.summary import summarise
 from thalweg_cluster.reporting.wording import warning
 from thalweg_cluster.security.given import Given
@@ -181,7 +181,7 @@ class Leading:
 
     def _prepare(self) -> Preparation:
         """As the command did, but for where it goes on from."""
-        job = load_job(self._path / "job.toml", [])
+        job = load_job(self._path / JOB, [])
         return prepare(job, self._path, None, with_ledger=self._record.ledger, faults=self._faults)
 
     def _at_newest(self, preparation: Preparation) -> tuple[Preparation, str]:

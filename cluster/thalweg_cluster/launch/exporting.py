@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from thalweg_cluster.checkpoints import write_whole
 from thalweg_cluster.launch.trained import Trained, read_trained
+from thalweg_cluster.reporting.files import why_not_writable
 from thalweg_proto.errors import InputError, Problem, StorageError, attempt
 from thalweg_worker.datasets import load_dataset
 from thalweg_worker.engines import not_installed, weights_file
@@ -97,8 +97,5 @@ def check_out(file: Path, *, force: bool) -> list[Problem]:
         return [Problem("--out", "a file", f"{file}, which is a folder")]
     if file.exists() and not force:
         return [Problem("--out", "a file that is not there yet", f"{file}, which is", "to replace it: --force")]
-    there = next(parent for parent in file.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        found = f"{there}, which cannot be written" if there.is_dir() else f"{there}, which is a file"
-        return [Problem("--out", "a file in a folder that can be written", found)]
-    return []
+    why = why_not_writable(file.absolute().parent)
+    return [] if why is None else [Problem("--out", "a file in a folder that can be written", why)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from thalweg_cluster.checkpoints import Checkpoint, Manifest, newest, open_store
 from thalweg_cluster.launch.steps import step_spec
-from thalweg_cluster.reporting.files import CHECKPOINTS
+from thalweg_cluster.reporting.files import CHECKPOINTS, JOB
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import Draft, Job, ResolvedTrain, load_job_text
 from thalweg_proto.job.loading import read_table
@@ -35,8 +35,8 @@ class Found:
 def find(folder: Path) -> Found:
     """The checkpoint that `thalweg resume FOLDER` goes on from. InputError where there is none."""
     place = str(folder.absolute() / CHECKPOINTS)
-    if (folder / "job.toml").is_file():
-        section = read_table(folder / "job.toml").get("checkpoint")
+    if (folder / JOB).is_file():
+        section = read_table(folder / JOB).get("checkpoint")
         url = section.get("url") if isinstance(section, dict) else None
         place = url if isinstance(url, str) else place
     try:

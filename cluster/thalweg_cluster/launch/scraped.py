@@ -12,6 +12,7 @@ from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.record import read_record
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.monitoring.targets import Target
+from thalweg_cluster.reporting.files import JOB
 from thalweg_cluster.reporting.wording import warning
 from thalweg_proto.job import load_job
 
@@ -32,7 +33,7 @@ class Scraped:
         if self._file is None:
             return
         processes = {"coordinator": self._port} | {f"server {host}": port for host, port in ports.items()}
-        self._job = self._job or load_job(self._folder / "job.toml", []).job.name
+        self._job = self._job or load_job(self._folder / JOB, []).job.name
         try:
             self._file.write(
                 Target(

@@ -15,15 +15,13 @@ from safetensors.numpy import load_file
 
 from thalweg_cluster.launch.preparation import check_supported
 from thalweg_cluster.launch.resuming import find, other_shapes
-from thalweg_cluster.reporting.files import read_summary
+from thalweg_cluster.reporting.files import JOB, SUMMARY, WEIGHTS, read_summary
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import Draft, Job, load_job
 from thalweg_proto.layout import Layout
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.engines import model_for, shapes_beside
 from thalweg_worker.models import ModelSource, initial_parameters
-
-JOB, WEIGHTS = "job.toml", "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,12 +100,12 @@ def _step_at_end(folder: Path) -> int | None:
     try:
         summary = read_summary(folder)
     except (OSError, ValueError) as error:
-        raise InputError([Problem(str(folder / "summary.json"), "what a run writes", str(error))]) from None
+        raise InputError([Problem(str(folder / SUMMARY), "what a run writes", str(error))]) from None
     if summary is None or not (folder / WEIGHTS).is_file():
         return None
     steps = summary.get("steps") if isinstance(summary, dict) else None
     if not isinstance(steps, int):
-        raise InputError([Problem(f"{folder / 'summary.json'}: steps", "a whole number", repr(steps))])
+        raise InputError([Problem(f"{folder / SUMMARY}: steps", "a whole number", repr(steps))])
     return steps
 
 

@@ -26,16 +26,22 @@ from thalweg_proto.errors import InputError, Problem, StorageError
 from thalweg_proto.layout import Layout
 
 CHECKPOINTS, PREVIOUS = "checkpoints", "checkpoints.previous"
+JOB, WEIGHTS = "job.toml", "weights.safetensors"
 SUMMARY, RECORD, METRICS = "summary.json", "coordinator.json", "metrics.jsonl"
 
 
 def check_folder(path: Path) -> list[Problem]:
     """Whether the folder of a run can be made and written; makes nothing."""
+    why = why_not_writable(path)
+    return [] if why is None else [Problem("--out", "a folder that can be written", why)]
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Why the folder `path` cannot be made or written, in the words of a problem's `found`; None: it can."""
     there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return []
-    found = f"{there}, which cannot be written" if there.is_dir() else f"{there}, which is a file"
-    return [Problem("--out", "a folder that can be written", found)]
+        return None
+    return f"{there}, which cannot be written" if there.is_dir() else f"{there}, which is a file"
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -81,7 +87,7 @@ class RunFolder:
                 file.unlink()
         if with_ledger:
             (path / ledger.FOLDER).mkdir(exist_ok=True)
-        for name in (SUMMARY, "weights.safetensors", "ca.pem"):
+        for name in (SUMMARY, WEIGHTS, "ca.pem"):
             (path / name).unlink(missing_ok=True)
         self.rewind(first)
 
@@ -96,7 +102,7 @@ class RunFolder:
 
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""
-        self._write("job.toml", toml.encode())
+        self._write(JOB, toml.encode())
 
     def write_ca(self, pem: bytes) -> None:
         """The authority that clients of the run have to trust."""
@@ -111,7 +117,7 @@ class RunFolder:
 
     def write_weights(self, layout: Layout, flat: NDArray[np.float32]) -> None:
         """The parameters by name; `flat` has shape (layout.size,)."""
-        self._write("weights.safetensors", save(layout.views(flat)))
+        self._write(WEIGHTS, save(layout.views(flat)))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._write(SUMMARY, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

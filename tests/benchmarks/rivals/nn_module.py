@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,6 +25,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from thalweg_worker.batch import DataSpec
+from thalweg_worker.models import ModelSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,6 @@ class ModuleTask:
 
 def build(task: ModuleTask, x: np.ndarray, y: np.ndarray) -> tuple[nn.Module, Any]:
     """The module and its loss."""
-    found = spec_from_file_location(task.network.stem, task.network)
-    assert found is not None  # it is a .py file
-    assert found.loader is not None
-    file = module_from_spec(found)
-    found.loader.exec_module(file)
     spec = DataSpec(
         input_shape=x.shape[1:],
         input_dtype="float32" if x.dtype == np.float32 else "int64",
@@ -63,7 +58,7 @@ def build(task: ModuleTask, x: np.ndarray, y: np.ndarray) -> tuple[nn.Module, An
         target_shape=y.shape[1:],
     )
     torch.manual_seed(0)
-    built = file.build(spec, **task.options)
+    built: Any = ModelSource.read(f"{task.network}:build", task.options, folder=Path()).build(spec)
     return built if isinstance(built, tuple) else (built, nn.functional.cross_entropy)
 
 

@@ -46,9 +46,8 @@ class Buffers:
             path, _, leaf = name.rpartition(".")
             self._places[name] = _Place(module.get_submodule(path), leaf, buffer)
         self.first = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
-        self._seen: dict[
-            str, tuple[Any, int]
-        ] = {}  # of what is not running: the tensor, and its version, when looked at
+        # Of what is not running: the tensor, and its version, when looked at.
+        self._seen: dict[str, tuple[Any, int]] = {}
 
     def put(self, values: dict[str, Any]) -> None:
         """What a forward pass starts from: these, by name; copied."""
