@@ -8,6 +8,7 @@ serves until it is killed, and prints the port. A job there starts when there is
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,12 +37,15 @@ class Pretended:
         self.alive: dict[Path, int | None] = {}
         self.signals: list[tuple[str, int]] = []
         self.fails = False
+        self._started = threading.Condition()
 
     def start(self, folder: Path, cluster: str, *, again: bool, same: bool) -> None:
         if self.fails:
             raise RuntimeError("a mistake of ours")
         (folder / "summary.json").unlink(missing_ok=True)
-        self.alive[folder] = None
+        with self._started:
+            self.alive[folder] = None
+            self._started.notify_all()
 
     def going_on(self, folder: Path) -> bool:
         return folder in self.alive
@@ -54,6 +58,9 @@ class Pretended:
         return True
 
     def end(self, folder: Path, summary: str) -> None:
+        """Once it goes on: the table says so a moment before."""
+        with self._started:
+            assert self._started.wait_for(lambda: folder in self.alive, timeout=60)
         (folder / "summary.json").write_text(summary)
         del self.alive[folder]
 
