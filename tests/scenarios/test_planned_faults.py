@@ -141,6 +141,27 @@ def test_a_worker_that_stands_still_is_replaced(same):
     same((*JOB, "cluster.lease_s=0.5"), Fault(do="pause", at="push.before", worker=1, step=50, seconds=20.0))
 
 
+@pytest.mark.faults(
+    "worker stalls in the middle of a microbatch",
+    how="plan: 20 s at gradient.after",
+    expected="a copy wins, =bits",
+)
+def test_a_worker_that_stalls_in_a_microbatch_is_not_waited_for(train, undisturbed, tmp_path, row):
+    """Another one computes it, too, and all other steps with it, before the first one is done; nobody is replaced."""
+    expected = undisturbed(*JOB)
+    stall = Fault(do="delay", at="gradient.after", worker=1, step=50, seconds=20.0)
+    planned = write(tmp_path, stall, AGAIN)
+    run = train(*JOB, f"--faults={tmp_path / 'plan.toml'}")
+    assert run.status == 0, run.output
+    assert all(told["fired"] for told in planned.report()), planned.report()
+    assert run.summary["weights_sha256"] == expected
+    assert run.summary["copies"]["given"] == run.summary["copies"]["won"] > 0
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}
+    assert run.summary["train_s"] < stall.seconds
+    begun, over = [json.loads(line)["at_s"] for line in planned.record.read_text().splitlines()]
+    row.found("a copy won, =bits", recovery_s=over - begun)
+
+
 @pytest.mark.faults("server paused, then continued", how="plan: SIGSTOP for 3 s, {id}", expected="applied once, =bits")
 @pytest.mark.parametrize("point", ["apply.middle", "publish.middle"])
 def test_a_server_that_stands_still_goes_on(point, train, undisturbed, tmp_path):
