@@ -92,6 +92,13 @@ class PartFinal(NamedTuple):
     loss: float
 
 
+class PartLeft(NamedTuple):
+    """Worker to server: it will not compute part `part` of step `step`, which it was told to: that step is over."""
+
+    step: int
+    part: int
+
+
 class Work(NamedTuple):
     """Server to worker: compute the parts [begin, end) of step `step`, on version `version` of the parameters.
 
@@ -150,6 +157,7 @@ class Stop(NamedTuple):
 _STEP = struct.Struct("<BxHIQ8d")
 _EVALUATED = struct.Struct("<BxxxIQQqd")
 _FINAL = struct.Struct("<BxxxIQQd")
+_PART_LEFT = struct.Struct("<BxxxIQ")
 _WORK = struct.Struct("<BxxxIIIQQQ")
 _READY = struct.Struct("<BxxxxxxxQQ")
 _EVALUATE = struct.Struct("<BxxxIIxxxxQ")
@@ -169,7 +177,7 @@ RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
 """Step records that fit into one datagram."""
 _KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
 _KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH, _KIND_COPY = 6, 7, 8, 9, 10, 11
-_KIND_REGROUP, _KIND_REGROUPED, _KIND_BROKE, _KIND_COMPUTED = 12, 13, 14, 15
+_KIND_REGROUP, _KIND_REGROUPED, _KIND_BROKE, _KIND_COMPUTED, _KIND_PART_LEFT = 12, 13, 14, 15, 16
 _BARE_FROM_WORKER: Final[dict[int, Left | Regrouped | Broke]] = {
     _KIND_LEFT: Left(),
     _KIND_REGROUPED: Regrouped(),
@@ -210,6 +218,11 @@ def pack_final(message: PartFinal) -> bytes:
     return _FINAL.pack(_KIND_FINAL, part, step, begin, loss)
 
 
+def pack_part_left(message: PartLeft) -> bytes:
+    step, part = message
+    return _PART_LEFT.pack(_KIND_PART_LEFT, part, step)
+
+
 def pack_work(message: Work) -> bytes:
     step, version, begin, end, gradient, until = message
     return _WORK.pack(_KIND_WORK, begin, end, gradient, step, version, until)
@@ -248,7 +261,7 @@ def pack_broke() -> bytes:
     return _BARE.pack(_KIND_BROKE)
 
 
-FromWorker = NDArray[np.void] | Evaluated | PartFinal | CopyAsked | Computed | Left | Regrouped | Broke
+FromWorker = NDArray[np.void] | Evaluated | PartFinal | PartLeft | CopyAsked | Computed | Left | Regrouped | Broke
 
 
 def unpack_from_worker(record: bytes) -> FromWorker:
@@ -267,6 +280,9 @@ def unpack_from_worker(record: bytes) -> FromWorker:
     elif kind == _KIND_FINAL and len(record) == _FINAL.size:
         _, part, step, begin, loss = _FINAL.unpack(record)
         return PartFinal(step, part, begin, loss)
+    elif kind == _KIND_PART_LEFT and len(record) == _PART_LEFT.size:
+        _, part, step = _PART_LEFT.unpack(record)
+        return PartLeft(step, part)
     elif kind == _KIND_COPY and len(record) == _COPY.size:
         return CopyAsked(*_COPY.unpack(record)[1:])
     elif kind == _KIND_COMPUTED and len(record) == _COMPUTED.size:
@@ -274,7 +290,8 @@ def unpack_from_worker(record: bytes) -> FromWorker:
         return Computed(step, microbatch, loss)
     elif kind in _BARE_FROM_WORKER and len(record) == _BARE.size:
         return _BARE_FROM_WORKER[kind]
-    raise _unreadable("a StepRecord, Evaluated, PartFinal, CopyAsked, Computed, Left, Regrouped or Broke", record)
+    expected = "a StepRecord, Evaluated, PartFinal, PartLeft, CopyAsked, Computed, Left, Regrouped or Broke"
+    raise _unreadable(expected, record)
 
 
 FromServer = Begin | Work | Ready | Evaluate | Finish | Stop | Regroup

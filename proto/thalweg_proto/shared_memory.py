@@ -157,12 +157,14 @@ class ServedPlan:
     versions:  R
     gradients: G
     slots:     S; 0: workers have no rule of their own
+    spares:    places for copies of gradients, beyond `rows`
     """
 
     size: int
     versions: int
     gradients: int
     slots: int = 0
+    spares: int = 0
 
     @property
     def rows(self) -> int:
@@ -171,22 +173,33 @@ class ServedPlan:
 
     @property
     def vector_bytes(self) -> int:
+        """Without what is spare."""
         return self.rows * self.size * FLOAT_BYTES
+
+    @property
+    def spare_bytes(self) -> int:
+        return self.spares * self.size * FLOAT_BYTES
+
+    def row_of(self, gradient: int) -> int:
+        """The row of the `gradient`-th of the gradients and the spare ones after them."""
+        return self.versions + gradient if gradient < self.gradients else self.rows + gradient - self.gradients
 
 
 class ServedVectors:
     """The rows of one host, as arrays.
 
     versions:  (R, size), read-only for workers; version t in row t % R
-    gradients: (G, size)
+    gradients: (G, size) each, the spare ones after the others
     state:     (G, S, size)
     """
 
     def __init__(self, plan: ServedPlan, fd: int, *, server: bool) -> None:
         """Maps the segment behind `fd`, which may be closed at once. Only the server may write versions."""
-        rows = map_segment(fd, plan.rows, plan.size, writable=True)
-        self.gradients: NDArray[np.float32] = rows[plan.versions : plan.versions + plan.gradients]
-        state = rows[plan.versions + plan.gradients :]
+        rows = map_segment(fd, plan.rows + plan.spares, plan.size, writable=True)
+        self.gradients: list[NDArray[np.float32]] = [
+            rows[plan.row_of(gradient)] for gradient in range(plan.gradients + plan.spares)
+        ]
+        state = rows[plan.versions + plan.gradients : plan.rows]
         self.state: NDArray[np.float32] = state.reshape(plan.gradients, plan.slots, plan.size)
         self.versions: NDArray[np.float32] = (
             rows[: plan.versions] if server else map_segment(fd, plan.versions, plan.size, writable=False)

@@ -125,6 +125,10 @@ class Lead:
             self._account.telemetry.on_wire(host, counts)
         elif kind == "failed":
             self.fail(message.failed.error)
+        elif kind == "copies":
+            self._account.telemetry.copied(message.copies.given, message.copies.won)
+            if message.copies.late:
+                self._account.telemetry.pushed(Verdict.LATE, pushes=message.copies.late)
         elif kind == "left":
             self._staying.discard(host)
         elif kind == "hung":

@@ -15,12 +15,17 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Collection, Mapping
 from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
 
 TIMES = 3.0
 TIMES_MAX = 96.0
 LEAST_S = 0.1
+NEWEST = 4
 LOOK_S = 1.0
 """How often to look who is slow, at least."""
 
@@ -34,6 +39,19 @@ class Speculation:
     def __init__(self) -> None:
         self.given = self.won = 0
         self._times = TIMES
+        self._newest: dict[int, deque[float]] = {}  # by rank
+
+    def heard(self, records: NDArray[np.void]) -> None:
+        """What a worker told of its steps (STEP_DTYPE): each of its microbatches took so long."""
+        some = records[records["microbatches"] > 0]
+        if len(some):
+            each_s = (some["sample_s"] + some["compute_s"]) / some["microbatches"]
+            self._newest.setdefault(int(some["rank"][0]), deque(maxlen=NEWEST)).extend(each_s[-NEWEST:].tolist())
+
+    @property
+    def paces_s(self) -> list[float]:
+        """How long each worker that was heard of takes for a microbatch: the shortest of its newest ones."""
+        return [min(newest) for newest in self._newest.values()]
 
     def patience_s(self, pace_s: Collection[float]) -> float:
         """How long a worker may be at one microbatch; infinity where it is not known what one takes.

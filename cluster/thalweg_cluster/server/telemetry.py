@@ -338,6 +338,12 @@ class Telemetry:
             if verdict is Verdict.ACCEPTED:
                 self.staleness.add(staleness, pushes)
 
+    def copied(self, given: int, won: int) -> None:
+        """Counts copies that were given, and that were whole first."""
+        with self.lock:
+            self.copies_given += given
+            self.copies_won += won
+
     @property
     def duplicates(self) -> int:
         """Pushes of a name that was there before, and messages between hosts that came again: not taken in again."""

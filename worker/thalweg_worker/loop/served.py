@@ -185,20 +185,29 @@ class _InPlace(_Loop):
         self._rest: NDArray[np.float32] | None = None  # where the begin of that goes
 
     def _compute(self, work: Work) -> None:
-        size = self._layout.size
+        size, exchange = self._layout.size, self._exchange
         for index, part in enumerate(range(work.begin, work.end), work.gradient):
-            if self._exchange.superseded(work.step):
-                return
+            if exchange.superseded(work):
+                exchange.leave_part(work.step, part)
+                continue
             self._now, self._told = (work.step, part), work.until
             self._take(work.step, part)
             gradient = self._gradient(work, index, part) if work.until == size else self._again(work, index, part)
-            loss = self._differentiate(gradient)
+            try:
+                loss = self._differentiate(gradient)
+            except Exception:
+                # On parameters of several versions any model may fail; what it came to is not asked for.
+                if not exchange.superseded(work):
+                    raise
+                self._bound.clear()
+                exchange.leave_part(work.step, part)
+                continue
             self._bring(0)
             self._push(work.step, part, 0, loss)
             self._rest = None
 
     def _gradient(self, work: Work, index: int, part: int) -> Callable[[], float]:
-        key = (work.version % self._exchange.versions, part)
+        key = (work.version % self._exchange.versions, part, index)
         if key not in self._bound:
             self._bound[key] = self._bind(work, part, self._exchange.gradient(index))
         return self._bound[key]
