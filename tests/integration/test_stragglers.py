@@ -215,7 +215,9 @@ def test_another_one_of_its_host_computes_it(undisturbed_on_hosts, m, of):
 
 
 def test_what_a_slow_worker_had_told_of_may_be_summed_already(undisturbed_on_hosts):
-    """Its last layers are final, told of and summed, when it stalls: the rest comes from the copy."""
+    """Its last layers are final, told of and summed, when it stalls: the rest comes from the copy. The other host's
+    part comes after that: till then the sums lie where the slow worker wrote."""
+    copied = threading.Event()
 
     class Halfway(Plot):
         def engine(self, engine):
@@ -230,7 +232,12 @@ def test_what_a_slow_worker_had_told_of_may_be_summed_already(undisturbed_on_hos
 
                 return gradient(parameters, batch, weight=weight, out=out, on_ready=tell, **hooks)
 
-            acting.gradient = telling
+            def after(step, microbatch, loss, out):
+                if (step, microbatch) == (STEP, 0):
+                    copied.set()
+                return loss
+
+            acting.gradient, acting.after = telling, after
             return acting
 
         def act(self):
@@ -240,7 +247,7 @@ def test_what_a_slow_worker_had_told_of_may_be_summed_already(undisturbed_on_hos
             if first:
                 waits(self.reached[STEP + 3])
 
-    run = on_hosts(Halfway(-1, slow=lambda plot: None), **SLOW_RATE).join()
+    run = on_hosts(Halfway(5, slow=lambda plot: waits(copied)), **SLOW_RATE).join()
     same(run, undisturbed_on_hosts())
     assert copies(run)[0] > 0
 
