@@ -126,9 +126,13 @@ class Lead:
         elif kind == "failed":
             self.fail(message.failed.error)
         elif kind == "copies":
-            self._account.telemetry.copied(message.copies.given, message.copies.won)
-            if message.copies.late:
-                self._account.telemetry.pushed(Verdict.LATE, pushes=message.copies.late)
+            copies, telemetry = message.copies, self._account.telemetry
+            telemetry.copied(copies.given, copies.won)
+            if copies.given:
+                with telemetry.lock:
+                    telemetry.waiting.held_up(copies.rank, copies.waited_s)
+            if copies.late:
+                telemetry.pushed(Verdict.LATE, pushes=copies.late)
         elif kind == "left":
             self._staying.discard(host)
         elif kind == "hung":

@@ -423,11 +423,14 @@ class HostServer:
         at_parts = {rank: 1 for rank, some in parts.items() if some and len(some) == len(hands[rank])}
         since = {rank: working.get(rank, 0.0) for rank in hands}
         slow = self._speculation.stragglers(since, at_parts, self._speculation.paces_s, now)
-        alone = sorted(part for rank in slow for part in parts[rank] if len(in_hand.holders(part)) == 1)
-        given = sum(self._flow.copy(part, rank) for part, rank in zip(alone, cycle(idle), strict=False))
-        if given:
-            self._speculation.gave(given)
-            self.to_lead(HostMessage(copies=HostMessage.Copies(given=given)))
+        others = cycle(idle)
+        for rank in sorted(slow):
+            alone = [part for part in parts[rank] if len(in_hand.holders(part)) == 1]
+            given = sum(self._flow.copy(part, other) for part, other in zip(alone, others, strict=False))
+            if given:
+                self._speculation.gave(given)
+                waited_s = len(idle) * (now - since[rank])
+                self.to_lead(HostMessage(copies=HostMessage.Copies(given=given, rank=rank, waited_s=waited_s)))
 
     def reserve(self, gradient: int) -> bool:
         return reserve(self._segment, self._plan.row_of(gradient), self.size)

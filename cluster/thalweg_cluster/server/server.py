@@ -223,6 +223,9 @@ class Server:
             return  # no room for copies: it is waited for
         self._membership.leave_out(rank)
         self._left_out[rank] = since
+        others = len(self._door.joined.intersection(self._membership.members) - self._membership.away)
+        with self.account.telemetry.lock:
+            self.account.telemetry.waiting.held_up(rank, others * (perf_counter() - since))
         self._copies |= copies
         self._speculation.gave(len(copies))
 

@@ -129,14 +129,18 @@ class HostMessage(_message.Message):
         rank: int
         def __init__(self, rank: _Optional[int] = ...) -> None: ...
     class Copies(_message.Message):
-        __slots__ = ("given", "won", "late")
+        __slots__ = ("given", "won", "late", "rank", "waited_s")
         GIVEN_FIELD_NUMBER: _ClassVar[int]
         WON_FIELD_NUMBER: _ClassVar[int]
         LATE_FIELD_NUMBER: _ClassVar[int]
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        WAITED_S_FIELD_NUMBER: _ClassVar[int]
         given: int
         won: int
         late: int
-        def __init__(self, given: _Optional[int] = ..., won: _Optional[int] = ..., late: _Optional[int] = ...) -> None: ...
+        rank: int
+        waited_s: float
+        def __init__(self, given: _Optional[int] = ..., won: _Optional[int] = ..., late: _Optional[int] = ..., rank: _Optional[int] = ..., waited_s: _Optional[float] = ...) -> None: ...
     class Returned(_message.Message):
         __slots__ = ("rank",)
         RANK_FIELD_NUMBER: _ClassVar[int]

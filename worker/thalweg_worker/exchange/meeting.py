@@ -193,6 +193,7 @@ class MeetingExchange:
         put_down(self._permit)
         yield some
         end = perf_counter()
+        self._own_s = self._pace.took((end - begin) / len(some))
         if self._out or not take_up(self._permit):
             self._out = True
             for m, loss in self._losses.items():
@@ -200,7 +201,7 @@ class MeetingExchange:
             return end
         for m in some:
             board.losses[m], board.done[m] = self._losses[m], step + 1
-        board.piece_s[rank] = self._own_s = self._pace.took((end - begin) / len(some))
+        board.piece_s[rank] = self._own_s
         return end
 
     def computed(self, microbatch: int, loss: float) -> None:
