@@ -13,7 +13,8 @@ Where the server does it (`ServedPlan`, `ServedVectors`):
 
     row 0 ... R - 1      version t of the parameters in row t % R
     the G rows after     gradients, as the server deals them out to workers
-    the rows after       with local steps: for each gradient, S arrays of the state of its worker's own rule
+    the rows after       with local steps: for each gradient, twice S arrays of the state of its worker's own rule; at
+                         version t those of t % 2
     spare ones after     for copies, as above; in sync
 
 each row of `size` float32.
@@ -169,7 +170,7 @@ class ServedPlan:
     @property
     def rows(self) -> int:
         """Rows of `size` float32."""
-        return self.versions + self.gradients * (1 + self.slots)
+        return self.versions + self.gradients * (1 + STATE_ROWS * self.slots)
 
     @property
     def vector_bytes(self) -> int:
@@ -189,8 +190,7 @@ class ServedVectors:
     """The rows of one host, as arrays.
 
     versions:  (R, size), read-only for workers; version t in row t % R
-    gradients: (G, size) each, the spare ones after the others
-    state:     (G, S, size)
+    gradients: (size,) each, the spare ones after the others
     """
 
     def __init__(self, plan: ServedPlan, fd: int, *, server: bool) -> None:
@@ -200,7 +200,7 @@ class ServedVectors:
             rows[plan.row_of(gradient)] for gradient in range(plan.gradients + plan.spares)
         ]
         state = rows[plan.versions + plan.gradients : plan.rows]
-        self.state: NDArray[np.float32] = state.reshape(plan.gradients, plan.slots, plan.size)
+        self._state = state.reshape(plan.gradients, STATE_ROWS, plan.slots, plan.size)
         self.versions: NDArray[np.float32] = (
             rows[: plan.versions] if server else map_segment(fd, plan.versions, plan.size, writable=False)
         )
@@ -209,6 +209,11 @@ class ServedVectors:
         """Where version t is, shape (size,)."""
         row: NDArray[np.float32] = self.versions[t % len(self.versions)]
         return row
+
+    def state(self, gradient: int, t: int) -> list[NDArray[np.float32]]:
+        """The state of the own rule of that gradient's worker at version t, by slot, each of shape (size,); whole until
+        that worker begins with version t + 1."""
+        return list(self._state[gradient, t % STATE_ROWS])
 
 
 def check_room(plan: MemoryPlan, bytes_free: int) -> list[Problem]:

@@ -9,8 +9,7 @@ Rules:
   - Every host says something to the lead, and the lead to every host, at least every BEAT_S: who is silent for
     `patience_s` is lost.
   - A worker that dies leaves what it had in hand to the others of its host, or to the one that takes its place
-    (in_hand.py); one that hangs is killed first. With local steps it ends the run: what its own rule had in memory may
-    be torn.
+    (in_hand.py); one that hangs is killed first.
   - Any other failure ends the run on all hosts, and is told by the lead.
 """
 
@@ -121,7 +120,7 @@ class HostServer:
         self._plan, self._segment = plan, os.dup(segment)  # the door closes the one that it hands over
         self.vectors = ServedVectors(plan, segment, server=True)
         self._put_first(start)
-        for name, array, slot in self._worker_state():
+        for name, array, slot in self._worker_state(start.version):
             array[...] = start.of_host.get(spec.host, {}).get(name, slot.initial_value)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._door = Door(
@@ -200,12 +199,13 @@ class HostServer:
         if start.version and not form.exact:
             form.decode(form.encode(row, None), row)
 
-    def _worker_state(self) -> Iterator[tuple[str, NDArray[np.float32], Slot]]:
-        """With local steps: the name in checkpoints of each array of this host's workers' own rules, where it lies."""
+    def _worker_state(self, version: int) -> Iterator[tuple[str, NDArray[np.float32], Slot]]:
+        """With local steps: the name in checkpoints of each array of this host's workers' own rules, and where it lies
+        at `version`."""
         for rank in self.ranks if self._slots else ():
             [gradient] = self._flow.gradients_of(rank)
-            for index, slot in enumerate(self._slots):
-                yield f"{WORKER}{rank}.{slot.name}", self.vectors.state[gradient, index], slot
+            for array, slot in zip(self.vectors.state(gradient, version), self._slots, strict=True):
+                yield f"{WORKER}{rank}.{slot.name}", array, slot
 
     # The run
 
@@ -329,7 +329,7 @@ class HostServer:
 
     def _on_worker(self, rank: int, record: bytes | Gone) -> None:
         if isinstance(record, Gone):
-            self._on_gone(rank, record.found)
+            self._on_gone(rank)
             return
         self.in_hand.said(rank, perf_counter())
         message = messages.unpack_from_worker(record)
@@ -372,11 +372,8 @@ class HostServer:
             self._ready = True
             self.to_lead(HostMessage(ready=HostMessage.Ready()))
 
-    def _on_gone(self, rank: int, found: str) -> None:
+    def _on_gone(self, rank: int) -> None:
         """The process of a worker has ended. What it wrote is whole, as far as it has told of it."""
-        found = self._hung.get(rank, found)
-        if not self.spec.step.replaces_workers:
-            raise WorkerError(f"worker {rank} is gone: {found}")
         pieces = self.in_hand.gone(rank)
         if not self.in_hand.living:
             self._workerless_s = perf_counter()
@@ -499,7 +496,7 @@ class HostServer:
             version,
             updates=updates,
             residuals=residuals,
-            workers={name: array for name, array, _ in self._worker_state()},
+            workers={name: array for name, array, _ in self._worker_state(version)},
             names=names,
             final=final,
             replica=replica,

@@ -113,9 +113,10 @@ class ServedExchange:
         """The `index`-th gradient in the memory of this host, flat, writable; Work says which are this worker's."""
         return self._vectors.gradients[index]
 
-    def state(self, index: int) -> list[NDArray[np.float32]]:
-        """The state of the own rule of the worker whose gradient is the `index`-th, each array flat, writable."""
-        return list(self._vectors.state[index])
+    def state(self, index: int, version: int) -> list[NDArray[np.float32]]:
+        """The state, at `version`, of the own rule of the worker whose gradient is the `index`-th, each array flat,
+        writable."""
+        return self._vectors.state(index, version)
 
     def final(self, step: int, part: int, begin: int, loss: float) -> None:
         """Says that the elements from `begin` on of a part's gradient are final; with begin = 0, its loss."""

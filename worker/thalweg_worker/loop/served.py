@@ -13,6 +13,7 @@ import contextlib
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -300,12 +301,16 @@ class _Local(_Loop):
         exchange, how = self._exchange, self._how
         if self._update is None:
             assert how.new_local_update is not None  # the launch gives it where there are local steps
-            self._update = how.new_local_update(exchange.state(work.gradient))
+            self._update = how.new_local_update()
+        before, after = (exchange.state(work.gradient, version) for version in (work.version, work.version + 1))
         exchange.wait(work.version, self._layout.size)
         start = exchange.vector(work.version)
         np.copyto(self._copy, start)
         first = work.step * how.local_steps
-        losses = [self._step(step, self._update) for step in range(first, min(first + how.local_steps, how.steps))]
+        losses = []
+        for step in range(first, min(first + how.local_steps, how.steps)):
+            losses.append(self._step(step, partial(self._update, before=before, after=after)))
+            before = after
         mark = perf_counter()
         change = exchange.gradient(work.gradient)
         np.subtract(start, self._copy, out=change)
@@ -313,7 +318,7 @@ class _Local(_Loop):
         self._compute_s += perf_counter() - mark
         self._push(work.step, work.begin, 0, float(np.mean(losses)))
 
-    def _step(self, step: int, update: LocalUpdate) -> float:
+    def _step(self, step: int, update: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]) -> float:
         """One step of this worker on its own part of the batch; its mean loss."""
         loss = 0.0
         for index, part in enumerate(self._parts):
