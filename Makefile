@@ -7,6 +7,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Tests that run the real thing wait for processes and connections most of the time: one more than there are cores.
 PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 TOGETHER := -n $(PYTEST_JOBS) --dist worksteal
+# With FAULTS=DIR each call of pytest adds its rows to the table of faults there.
+TABLE = $(if $(FAULTS),--faults-out $(FAULTS))
 
 # Where nothing compiled may be kept, each of the many processes that are started compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,11 +22,11 @@ train: $(VENV)/.train  ## train a small network on handwritten digits, with two 
 	$(BIN)/thalweg train cluster/jobs/digits.toml
 
 test: $(VENV)/.dev    ## the tests, but for those that take minutes
-	$(BIN)/pytest $(TOGETHER)
+	$(BIN)/pytest $(TOGETHER) $(TABLE)
 
 test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minutes, on real Ray
-	$(BIN)/pytest -m 'slow and not alone' $(TOGETHER)
-	$(BIN)/pytest -m 'slow and alone'
+	$(BIN)/pytest -m 'slow and not alone' $(TOGETHER) $(TABLE)
+	$(BIN)/pytest -m 'slow and alone' $(TABLE)
 
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
 	$(BIN)/pytest -m faults $(TOGETHER) --faults-table $(if $(OUT),--faults-out $(OUT))

@@ -72,6 +72,7 @@ def _of_all(t: Telemetry) -> Iterator[list[str]]:
     if t.pace_s:
         yield family(c.PACE, *(((rank,), seconds) for rank, seconds in t.pace_s.items()))
     yield family(c.TAKEN_OVER, t.taken_over)
+    yield family(c.COPIES, (("given",), t.copies_given), (("won",), t.copies_won))
     yield family(c.PUSHES, *(((verdict.value,), count) for verdict, count in t.pushes.items()))
     amiss = dict.fromkeys(WireCounts.MESSAGES, 0)
     for counts in t.wire.values():

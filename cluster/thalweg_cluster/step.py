@@ -112,12 +112,6 @@ class StepSpec:
         return self.consistency == "sync" and self.backup == 0 and self.local_steps == 1
 
     @property
-    def replaces_workers(self) -> bool:
-        """Whether another worker can take the place of one that died, and the others go on meanwhile. With local steps
-        each worker's own rule has a state, which may be torn where it died."""
-        return self.local_steps == 1
-
-    @property
     def measures(self) -> bool:
         """Whether the whole gradient is summed before the first parameter changes: to shorten it, or skip the step."""
         return self.local_steps == 1 and (self.clip_norm > 0 or self.skip)

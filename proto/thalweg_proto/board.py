@@ -6,6 +6,7 @@ Rules:
     are hints, and nothing is wrong where one is out of date.
   - The head is written by the last to arrive at a rendezvous, before the others go on; `stop_asked` and `copied` by the
     server alone. Between two memberships, when nobody meets, the server writes what it wants.
+  - One who is left out of a membership (permits.py) writes nothing here until it meets again.
   - So no other field is ever written and read at the same time, and none needs a lock.
 """
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from thalweg_proto.shared_memory import MemoryPlan
 
 _WORD: Final = 8  # bytes of each field
+_RANK_BITS: Final = 16
 (
     _VERSION,
     _OUTCOME,
@@ -58,6 +60,7 @@ class Board:
     losses:  (V,) mean loss of each microbatch of the step
     done:    (V,) the step after the newest one for which the microbatch's gradient was computed; 0: none was
     order:   (V,) the microbatches that are dealt out (deal.py), the first `dealt` of it
+    begun:   (V,) which worker began each last, and in which step (`begins`)
     left:    (seats,) how many microbatches each has yet to begin, of those it was dealt
     finite:  (seats,) 1 where a worker's share of the next version is finite, 0 where it is not
     busy_since: (seats,) when each began its newest piece of work (time.perf_counter); 0: it has none
@@ -78,14 +81,16 @@ class Board:
         self.losses = fields[0].cast("d")
         self.done = fields[1].cast("q")
         self.order = fields[2].cast("q")
-        self._members = fields[3].cast("q")
-        self.left = fields[4].cast("q")
-        self.finite = fields[5].cast("q")
-        self.busy_since = fields[6].cast("d")
-        self.piece_s = fields[7].cast("d")
-        self.arrived = fields[8].cast("q")
-        self._history = fields[9].cast("d")
-        self.squares: NDArray[np.float64] = np.frombuffer(fields[10], dtype=np.float64)
+        self.begun = fields[3].cast("q")
+        self._members = fields[4].cast("q")
+        self.left = fields[5].cast("q")
+        self.finite = fields[6].cast("q")
+        self.busy_since = fields[7].cast("d")
+        self.piece_s = fields[8].cast("d")
+        self.arrived = fields[9].cast("q")
+        self._history = fields[10].cast("d")
+        self.squares: NDArray[np.float64] = np.frombuffer(fields[11], dtype=np.float64)
+        self._moved = fields[12].cast("q")  # of each row, by how much its place is not its number: all zero at first
 
     @property
     def version(self) -> int:
@@ -148,6 +153,28 @@ class Board:
         for place, rank in enumerate(members):
             self._members[place], self.busy_since[rank] = rank, at_s
         self._whole[_MEMBERS], self._whole[_OPENED], self._numbers[_OPENED_S] = len(members), 0, at_s
+
+    @property
+    def places(self) -> list[int]:
+        """Where in memory each row of the vectors is, for those who meet (Vectors.places)."""
+        return [row + moved for row, moved in enumerate(self._moved)]
+
+    def move(self, places: Sequence[int]) -> None:
+        """They are there from the next membership on."""
+        for row, place in enumerate(places):
+            self._moved[row] = place - row
+
+    def in_hand(self, rank: int) -> list[int]:
+        """The microbatches of the step that a worker has begun, and not done."""
+        step = self.version
+        mark = _begun(rank, step)
+        return [m for m, begun in enumerate(self.begun) if begun == mark and self.done[m] <= step]
+
+    def begins(self, rank: int, microbatches: Sequence[int]) -> None:
+        """A worker begins these in the step that starts from the newest version."""
+        mark = _begun(rank, self.version)
+        for m in microbatches:
+            self.begun[m] = mark
 
     @property
     def next_rendezvous(self) -> int:
@@ -240,9 +267,13 @@ class Board:
         self.mend(Outcome.NOT_FINITE, evaluate=False)
 
 
+def _begun(rank: int, step: int) -> int:
+    return (step + 1) << _RANK_BITS | rank
+
+
 def _parts(plan: MemoryPlan, seats: int) -> list[int]:
     """Words of the head and of each field after it."""
-    return [_HEAD, *[plan.microbatches] * 3, *[seats] * 6, 3 * HISTORY, plan.chunks]
+    return [_HEAD, *[plan.microbatches] * 4, *[seats] * 6, 3 * HISTORY, plan.chunks, plan.rows]
 
 
 def board_bytes(plan: MemoryPlan, seats: int) -> int:

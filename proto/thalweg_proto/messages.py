@@ -67,6 +67,15 @@ class CopyAsked(NamedTuple):
     version: int
 
 
+class Computed(NamedTuple):
+    """Worker to server: it was left out of the meeting (permits.py), and has the gradient of microbatch `microbatch`
+    for step `step` nonetheless, with this mean loss."""
+
+    step: int
+    microbatch: int
+    loss: float
+
+
 class Left(NamedTuple):
     """Worker to server: this worker trains no more; the board says why. Its last message."""
 
@@ -81,6 +90,13 @@ class PartFinal(NamedTuple):
     part: int
     begin: int
     loss: float
+
+
+class PartLeft(NamedTuple):
+    """Worker to server: it will not compute part `part` of step `step`, which it was told to: that step is over."""
+
+    step: int
+    part: int
 
 
 class Work(NamedTuple):
@@ -141,10 +157,12 @@ class Stop(NamedTuple):
 _STEP = struct.Struct("<BxHIQ8d")
 _EVALUATED = struct.Struct("<BxxxIQQqd")
 _FINAL = struct.Struct("<BxxxIQQd")
+_PART_LEFT = struct.Struct("<BxxxIQ")
 _WORK = struct.Struct("<BxxxIIIQQQ")
 _READY = struct.Struct("<BxxxxxxxQQ")
 _EVALUATE = struct.Struct("<BxxxIIxxxxQ")
 _COPY = struct.Struct("<BxxxxxxxQ")
+_COMPUTED = struct.Struct("<BxxxIQd")
 _BARE = struct.Struct("<B")
 # The step record for NumPy, so that many can be read at once.
 STEP_DTYPE: Final = np.dtype(
@@ -159,7 +177,7 @@ RECORDS_MAX: Final = MESSAGE_BYTES_MAX // _STEP.size
 """Step records that fit into one datagram."""
 _KIND_STEP, _KIND_EVALUATED, _KIND_LEFT, _KIND_BEGIN, _KIND_STOP = 1, 2, 3, 4, 5
 _KIND_FINAL, _KIND_WORK, _KIND_READY, _KIND_EVALUATE, _KIND_FINISH, _KIND_COPY = 6, 7, 8, 9, 10, 11
-_KIND_REGROUP, _KIND_REGROUPED, _KIND_BROKE = 12, 13, 14
+_KIND_REGROUP, _KIND_REGROUPED, _KIND_BROKE, _KIND_COMPUTED, _KIND_PART_LEFT = 12, 13, 14, 15, 16
 _BARE_FROM_WORKER: Final[dict[int, Left | Regrouped | Broke]] = {
     _KIND_LEFT: Left(),
     _KIND_REGROUPED: Regrouped(),
@@ -186,6 +204,11 @@ def pack_copy_asked(message: CopyAsked) -> bytes:
     return _COPY.pack(_KIND_COPY, *message)
 
 
+def pack_computed(message: Computed) -> bytes:
+    step, microbatch, loss = message
+    return _COMPUTED.pack(_KIND_COMPUTED, microbatch, step, loss)
+
+
 def pack_left() -> bytes:
     return _BARE.pack(_KIND_LEFT)
 
@@ -193,6 +216,11 @@ def pack_left() -> bytes:
 def pack_final(message: PartFinal) -> bytes:
     step, part, begin, loss = message
     return _FINAL.pack(_KIND_FINAL, part, step, begin, loss)
+
+
+def pack_part_left(message: PartLeft) -> bytes:
+    step, part = message
+    return _PART_LEFT.pack(_KIND_PART_LEFT, part, step)
 
 
 def pack_work(message: Work) -> bytes:
@@ -233,7 +261,7 @@ def pack_broke() -> bytes:
     return _BARE.pack(_KIND_BROKE)
 
 
-FromWorker = NDArray[np.void] | Evaluated | PartFinal | CopyAsked | Left | Regrouped | Broke
+FromWorker = NDArray[np.void] | Evaluated | PartFinal | PartLeft | CopyAsked | Computed | Left | Regrouped | Broke
 
 
 def unpack_from_worker(record: bytes) -> FromWorker:
@@ -252,11 +280,18 @@ def unpack_from_worker(record: bytes) -> FromWorker:
     elif kind == _KIND_FINAL and len(record) == _FINAL.size:
         _, part, step, begin, loss = _FINAL.unpack(record)
         return PartFinal(step, part, begin, loss)
+    elif kind == _KIND_PART_LEFT and len(record) == _PART_LEFT.size:
+        _, part, step = _PART_LEFT.unpack(record)
+        return PartLeft(step, part)
     elif kind == _KIND_COPY and len(record) == _COPY.size:
         return CopyAsked(*_COPY.unpack(record)[1:])
+    elif kind == _KIND_COMPUTED and len(record) == _COMPUTED.size:
+        _, microbatch, step, loss = _COMPUTED.unpack(record)
+        return Computed(step, microbatch, loss)
     elif kind in _BARE_FROM_WORKER and len(record) == _BARE.size:
         return _BARE_FROM_WORKER[kind]
-    raise _unreadable("a StepRecord, Evaluated, PartFinal, CopyAsked, Left, Regrouped or Broke", record)
+    expected = "a StepRecord, Evaluated, PartFinal, PartLeft, CopyAsked, Computed, Left, Regrouped or Broke"
+    raise _unreadable(expected, record)
 
 
 FromServer = Begin | Work | Ready | Evaluate | Finish | Stop | Regroup

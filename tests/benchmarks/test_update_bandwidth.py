@@ -40,7 +40,7 @@ class Memory:
     def __init__(self) -> None:
         rule = make_rule("momentum", {"momentum": 0.9})
         plan = MemoryPlan(size=SIZE, microbatches=2, slots=1)
-        fd = create_segment(plan.vector_bytes)
+        fd = create_segment(plan.vector_bytes, plan.spare_bytes)
         vectors = Vectors(plan, fd)
         os.close(fd)
         for row in (

@@ -37,7 +37,7 @@ def in_one_pass(
 ) -> Step:
     """As workers do it that meet, with shares that end at the chunks `cuts`."""
     plan = MemoryPlan(size=len(start), microbatches=len(given[0]), slots=len(rule.slots))
-    fd = create_segment(plan.vector_bytes)
+    fd = create_segment(plan.vector_bytes, plan.spare_bytes)
     vectors = Vectors(plan, fd)
     os.close(fd)
     vectors.gradient(-1, 0)[...] = start

@@ -22,6 +22,7 @@ def used(steps: int = 3) -> Telemetry:
     """The telemetry of a run of two workers after `steps` steps."""
     t = Telemetry(workers=2, batch_size=64, bytes_pushed=400, bytes_published=400)
     t.joined, t.generation, t.taken_over, t.pace_s = 2, 3, 7, {0: 0.002, 1: math.inf}
+    t.copies_given, t.copies_won = 5, 4
     t.gradient_norm = 1.25
     t.evaluation_loss, t.evaluation_accuracy = 0.3, 0.9
     for rank in range(2):
@@ -73,6 +74,7 @@ def test_counters_say_what_happened():
     assert samples["thalweg_steps_total", ()] == 3
     assert (samples["thalweg_generation", ()], samples["thalweg_microbatches_taken_over_total", ()]) == (3, 7)
     assert samples["thalweg_worker_microbatch_seconds", (("worker", "1"),)] == math.inf
+    assert samples["thalweg_microbatch_copies_total", (("copies", "won"),)] == 4
     assert samples["thalweg_samples_total", ()] == 192
     assert samples["thalweg_pushes_total", (("result", "accepted"),)] == 6
     assert samples["thalweg_exchanged_bytes_total", (("direction", "push"),)] == 2400

@@ -44,7 +44,7 @@ class Host:
         }
         spec = StepSpec(**given | changed)
         plan = MemoryPlan(size=SIZE, microbatches=spec.microbatches, slots=len(spec.server_rule().slots))
-        fds = create_segment(plan.vector_bytes), create_segment(board_bytes(plan, workers))
+        fds = create_segment(plan.vector_bytes, plan.spare_bytes), create_segment(board_bytes(plan, workers))
         self.vectors, self.board = Vectors(plan, fds[0]), Board(plan, workers, fds[1])
         for fd in fds:
             os.close(fd)

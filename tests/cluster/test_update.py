@@ -28,7 +28,7 @@ class Shard:
         rng = np.random.default_rng(0)
         self.rule = make_rule(rule, {"momentum": 0.9} if rule == "momentum" else {})
         plan = MemoryPlan(size=size, microbatches=microbatches, slots=len(self.rule.slots))
-        fd = create_segment(plan.vector_bytes)
+        fd = create_segment(plan.vector_bytes, plan.spare_bytes)
         self.vectors = Vectors(plan, fd)
         os.close(fd)
         self.vectors.gradient(-1, 0)[...] = rng.standard_normal(size, dtype=np.float32)

@@ -9,13 +9,16 @@ A test that does something to a run says so, and has a row:
 
 `{id}` in any of these is the id of the test's parameters. Tests with the same three texts share a row. "=bits" means:
 weights_sha256 is that of the run to which nothing was done.
+
+With --faults-out DIR the table is written there, and what an earlier call of pytest has written there stays in it: so
+`make test` and `make test-slow` make one table together, with FAULTS=DIR, and no test runs twice.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,15 @@ class Row:
         self.failed += outcome == "failed"
         self.skipped += outcome == "skipped"
 
+    def add(self, other: Row) -> None:
+        """Other tests of the same line ran elsewhere."""
+        self.at = min(self.at, other.at)
+        self.seen += [text for text in other.seen if text not in self.seen]
+        self.recoveries_s += other.recoveries_s
+        self.tests += other.tests
+        self.failed += other.failed
+        self.skipped += other.skipped
+
     @property
     def verdict(self) -> str:
         """What was found, in words."""
@@ -104,6 +116,15 @@ class Table:
         row.at = min(row.at, at)
         row.take(finding, outcome)
 
+    def add(self, written: str) -> None:
+        """Takes in what another table has, as `json` wrote it."""
+        names = {each.name for each in fields(Row)}
+        for given in json.loads(written):
+            row = Row(**{name: value for name, value in given.items() if name in names} | {"at": tuple(given["at"])})
+            known = self._rows.setdefault((row.fault, row.how, row.expected), row)
+            if known is not row:
+                known.add(row)
+
     @property
     def rows(self) -> list[Row]:
         """In the order in which the tests are written, however many of them ran at once."""
@@ -123,7 +144,7 @@ class Table:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
     group.addoption("--faults-table", action="store_true", help="print the table of faults when the tests have run")
-    group.addoption("--faults-out", metavar="DIR", help="write it to DIR/faults.md and DIR/faults.json")
+    group.addoption("--faults-out", metavar="DIR", help="add it to DIR/faults.md and DIR/faults.json")
 
 
 TABLE = pytest.StashKey[Table]()
@@ -174,16 +195,20 @@ class Collector:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # of xdist: the one that started it has all reports
     table = config.stash[TABLE]
+    out = config.getoption("faults_out")
+    written = None if out is None else Path(out, "faults.json")
+    if written is not None and written.exists():
+        table.add(written.read_text())
     if config.getoption("faults_table") and table.rows:
         terminalreporter.section("what was done, and what came of it", sep="=")
         terminalreporter.write(aligned([COLUMNS, *(row.cells for row in table.rows)]))
-    out = config.getoption("faults_out")
-    if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "faults.md").write_text(table.markdown())
-        (folder / "faults.json").write_text(table.json())
+    if written is not None:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.with_suffix(".md").write_text(table.markdown())
+        written.write_text(table.json())
 
 
 def aligned(lines: list[tuple[str, ...]]) -> str:

@@ -87,6 +87,24 @@ def test_a_row_of_several_tests_tells_all_that_they_found():
     assert row.cells == ("worker killed", "SIGKILL", "=bits", "=bits (2 tests)", "0.50 to 2.00 s")
 
 
+def test_two_calls_make_one_table():
+    """What the second one ran comes to what the first one wrote: rows of both, in the order of the tests."""
+    first, second = Table(), Table()
+    first.take(Finding("worker killed", "SIGKILL", "=bits", "=bits", 0.5), "passed", ("b.py", 7, "quick"))
+    first.take(Finding("disk full", "tmpfs", "told"), "skipped", ("c.py", 1, "mount"))
+    second.take(Finding("worker killed", "SIGKILL", "=bits", "=bits", 2.0), "failed", ("b.py", 3, "slow"))
+    second.take(Finding("server killed", "SIGKILL", "=bits"), "passed", ("a.py", 1, "slow"))
+    second.add(first.json())
+    third = Table()
+    third.add(second.json())
+    assert second.json() == third.json()
+    assert [row.cells for row in third.rows] == [
+        ("server killed", "SIGKILL", "=bits", "=bits", ""),
+        ("worker killed", "SIGKILL", "=bits", "FAILED (1 of 2 tests)", "0.50 to 2.00 s"),
+        ("disk full", "tmpfs", "told", "not run", ""),
+    ]
+
+
 def test_columns_are_aligned():
     """As wide as their longest cells."""
     assert aligned([("a", "b"), ("long", "c")]) == "a     b\nlong  c\n"

@@ -18,6 +18,7 @@ from thalweg_proto.board import board_bytes
 from thalweg_proto.deal import create_hands
 from thalweg_proto.errors import ProtocolError
 from thalweg_proto.layout import Layout
+from thalweg_proto.permits import create_permits
 from thalweg_proto.rendezvous import RendezvousFds
 from thalweg_proto.shared_memory import MemoryPlan, create_segment
 from thalweg_proto.v1 import exchange_pb2
@@ -47,11 +48,12 @@ class NoWork:
 def new_door(address: str, *, workers: int, microbatches: int, chunks: int) -> Door:
     plan = MemoryPlan(size=LAYOUT.size, microbatches=microbatches, slots=0)
     fds = (
-        create_segment(plan.vector_bytes),
+        create_segment(plan.vector_bytes, plan.spare_bytes),
         create_segment(board_bytes(plan, workers)),
         *RendezvousFds.create(workers),
         os.eventfd(0),
         *create_hands(workers),
+        *create_permits(workers),
     )
     return Door(
         address,
@@ -100,7 +102,7 @@ def test_a_worker_learns_what_is_its_own(door):
 
 
 def test_a_host_may_have_more_workers_than_descriptors_go_with_one_message():
-    """Each worker gets the hands of all others: they come in their order, and none is missing."""
+    """Each worker gets the hands and permits of all others: they come in their order, and none is missing."""
     workers = descriptors.PACKET_MAX + 50
     address = f"thalweg-test-{secrets.token_hex(8)}"
     door = new_door(address, workers=workers, microbatches=workers, chunks=0)
@@ -113,8 +115,7 @@ def test_a_host_may_have_more_workers_than_descriptors_go_with_one_message():
     thread.start()
     with join(address, rank=workers - 1) as joined:
         thread.join()
-        assert len(joined.fds) == connection.MEETING_FDS + workers
-        os.eventfd_read(door._fds[-1])  # a hand is full at first
+        assert len(joined.fds) == connection.MEETING_FDS + 2 * workers
         os.eventfd_write(door._fds[-1], 7)
         assert os.eventfd_read(joined.fds[-1]) == 7
         for fd in joined.fds:

@@ -133,7 +133,11 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.faults("wrong length, dtype, shard, part", how="gRPC client", expected="INVALID_ARGUMENT, field named")
+@pytest.mark.faults(
+    "wrong length, dtype, shard, part; huge or negative range",
+    how="gRPC client",
+    expected="INVALID_ARGUMENT or OUT_OF_RANGE, field named",
+)
 @pytest.mark.parametrize(("changed", "status", "details"), BLOCKS)
 def test_a_block_that_is_none_is_refused(job, changed, status, details):
     """An unknown shard, a wrong length, a wrong dtype, no part: the field's name, what was expected and found."""

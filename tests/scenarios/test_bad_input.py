@@ -402,14 +402,20 @@ class Canary:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.faults("pickle in a .npy", how="by hand", expected="refused, never executed")
-def test_object_arrays_are_never_unpickled(refused, tmp_path):
-    """A .npy of objects is refused, and the code in it does not run."""
+@pytest.mark.faults("pickle in a {id}", how="by hand", expected="refused, never executed")
+@pytest.mark.parametrize("kind", [".npy", ".npz"], ids=str)
+def test_object_arrays_are_never_unpickled(kind, refused, tmp_path):
+    """A file with an array of objects is refused, and the code in it does not run."""
     canary = tmp_path / "canary"
-    np.save(tmp_path / "x.npy", np.array([Canary(canary)] * 40, dtype=object), allow_pickle=True)
-    np.save(tmp_path / "y.npy", np.arange(40) % 3)
-    output = refused('data.train={ x = "x.npy", y = "y.npy" }')
-    assert "x.npy" in output
+    x, y = np.array([Canary(canary)] * 40, dtype=object), np.arange(40) % 3
+    if kind == ".npy":
+        np.save(tmp_path / "x.npy", x, allow_pickle=True)
+        np.save(tmp_path / "y.npy", y)
+        output = refused('data.train={ x = "x.npy", y = "y.npy" }')
+    else:
+        np.savez(tmp_path / "x.npz", x=x, y=y)
+        output = refused("data.train=x.npz")
+    assert f"x{kind}" in output
     assert "object" in output
     assert not canary.exists()
 

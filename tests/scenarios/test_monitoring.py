@@ -58,6 +58,7 @@ def run(ray_address, job, tmp_path, targets):
         yield command
 
 
+@pytest.mark.faults("worker slow for a while, watched", how="plan: 0.3 s a microbatch", expected="alert comes and goes")
 def test_every_panel_and_rule_has_an_answer_and_the_straggler_is_told(prometheus, run, targets, tmp_path):
     """The alert names worker 1, and ends when it is as quick as the other again. Every expression of every panel and
     rule has a plausible answer while the run goes on; and every number of a dashboard still has one after its end."""

@@ -32,9 +32,9 @@ def write(folder: Path, *faults: Fault) -> PlannedFaults:
 @pytest.fixture
 def same(train, undisturbed, tmp_path) -> Callable[..., float]:
     """`same(JOB, fault, ...)` runs a job to the bits that it has without these faults, all of which fire; how many
-    seconds lie between the first and the last."""
+    seconds lie between the first and the last. `restarts`: those of the summary, where they are to be these."""
 
-    def run(job: tuple[str, ...], *faults: Fault) -> float:
+    def run(job: tuple[str, ...], *faults: Fault, restarts: dict[str, int] | None = None) -> float:
         expected = undisturbed(*job)
         planned = write(tmp_path, *faults)
         done = train(*job, f"--faults={tmp_path / 'plan.toml'}")
@@ -43,6 +43,7 @@ def same(train, undisturbed, tmp_path) -> Callable[..., float]:
         assert all(told["fired"] for told in planned.report()), planned.report()
         assert f"{len(faults)} of {len(faults)} planned faults fired" in done.output
         assert done.summary["weights_sha256"] == expected
+        assert restarts in (None, done.summary["restarts"])
         fired = [json.loads(line)["at_s"] for line in planned.record.read_text().splitlines()]
         return fired[-1] - fired[0]
 
@@ -71,6 +72,14 @@ def test_all_workers_die_at_once(same, row):
     """Each before it has pushed."""
     kills = [Fault(do="kill", at="push.before", worker=rank, step=50) for rank in (0, 1)]
     row.found("=bits", recovery_s=same(JOB, *kills, AGAIN))
+
+
+@pytest.mark.faults("worker killed in local steps", how="plan: SIGKILL itself in step 51", expected="=bits")
+def test_a_worker_that_dies_in_local_steps_leaves_no_trace(same, row):
+    """In the second step of a round: another one makes the round again, and nothing else is started anew."""
+    again = Fault(do="delay", at="push.acknowledged", step=25, seconds=0.001)
+    kill = Fault(do="kill", at="gradient.after", worker=1, step=51)
+    row.found("=bits", recovery_s=same(SERVED, kill, again, restarts={"worker": 1, "server": 0}))
 
 
 @pytest.mark.faults("server killed, {id}", how="plan: SIGKILL itself in the middle of a step", expected="=bits")
@@ -139,6 +148,27 @@ def test_an_exception_of_a_model_ends_the_run(train, tmp_path):
 def test_a_worker_that_stands_still_is_replaced(same):
     """It is ended for good before it would wake up."""
     same((*JOB, "cluster.lease_s=0.5"), Fault(do="pause", at="push.before", worker=1, step=50, seconds=20.0))
+
+
+@pytest.mark.faults(
+    "worker stalls in the middle of a microbatch",
+    how="plan: 20 s at gradient.after",
+    expected="a copy wins, =bits",
+)
+def test_a_worker_that_stalls_in_a_microbatch_is_not_waited_for(train, undisturbed, tmp_path, row):
+    """Another one computes it, too, and all other steps with it, before the first one is done; nobody is replaced."""
+    expected = undisturbed(*JOB)
+    stall = Fault(do="delay", at="gradient.after", worker=1, step=50, seconds=20.0)
+    planned = write(tmp_path, stall, AGAIN)
+    run = train(*JOB, f"--faults={tmp_path / 'plan.toml'}")
+    assert run.status == 0, run.output
+    assert all(told["fired"] for told in planned.report()), planned.report()
+    assert run.summary["weights_sha256"] == expected
+    assert run.summary["copies"]["given"] == run.summary["copies"]["won"] > 0
+    assert run.summary["restarts"] == {"worker": 0, "server": 0}
+    assert run.summary["train_s"] < stall.seconds
+    begun, over = [json.loads(line)["at_s"] for line in planned.record.read_text().splitlines()]
+    row.found("a copy won, =bits", recovery_s=over - begun)
 
 
 @pytest.mark.faults("server paused, then continued", how="plan: SIGSTOP for 3 s, {id}", expected="applied once, =bits")

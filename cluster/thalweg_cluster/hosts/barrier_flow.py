@@ -16,6 +16,8 @@ Rules:
     t has arrived; each buffer has one use at a time, and two versions have room in memory.
   - Where a worker dies, what it has told of stays: it may be summed, and on its way. Another one computes the rest of
     that gradient, and writes nothing but that.
+  - A part that a slow worker is in the middle of may be given to another one, too: its gradient goes to a place of its
+    own. What is whole first is used; what the slow worker has told of before is the same, and may be summed already.
   - With backup workers and local steps each part has one worker, for good: one that is late may still write its
     gradient when the next step has begun.
   - Nothing that is not finite is published: the run halts; or, where the job says so, the owners publish what they had.
@@ -24,7 +26,9 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -79,6 +83,9 @@ class BarrierFlow:
             self._presence = Presence(self._blocks)
         else:
             self._presence = Presence(self._blocks[self._own.start : self._own.stop], self._own.start)
+        # Where in memory each gradient is; a copy of it goes to the one of two places that it is not at.
+        self._places = list(range(len(self._mine)))
+        self._writing: dict[tuple[int, Part], int] = {}  # by rank: where it writes a part of which there is a copy
         self._absent: dict[int, list[Part]] = {}  # where each part has one worker: of those who are not there, by rank
         self._announced = self.version  # the newest version of which the workers have heard
         self._whole_blocks = dict.fromkeys(self._own, self.version)  # which step each is summed for
@@ -143,18 +150,56 @@ class BarrierFlow:
 
     def on_gone(self, rank: int, parts: list[Part]) -> list[Part]:
         if not self._own_parts:
+            self._writing = {key: place for key, place in self._writing.items() if key[0] != rank}
             return parts
         self._absent[rank] = parts
         return []
+
+    def on_part_left(self, rank: int, part: Part) -> None:
+        self._view.in_hand.late(rank, part)
+        self._writing.pop((rank, part), None)
 
     def on_dealt(self, rank: int, parts: list[Part]) -> None:
         """All are of the newest step."""
         until_of = {part.part: self._until(part) for part in parts}
         begun = [(range(part, part + 1), until) for part, until in until_of.items() if until < self._view.size]
         rest = [part for part, until in until_of.items() if until == self._view.size]
-        step, first = self._announced, self._mine.start
-        for some, until in [*begun, *((run, self._view.size) for run in runs(rest))]:
-            self._view.to_worker(rank, Work(step, step, some.start, some.stop, some.start - first, until))
+        for some, until in [*begun, *((run, self._view.size) for run in self._adjacent(rest))]:
+            self._work(rank, some, self._places[some.start - self._mine.start], until)
+
+    def _work(self, rank: int, parts: range, gradient: int, until: int) -> None:
+        step = self._announced
+        self._view.to_worker(rank, Work(step, step, parts.start, parts.stop, gradient, until))
+
+    def _adjacent(self, parts: list[int]) -> Iterator[range]:
+        """Ascending parts as ranges whose gradients lie one after the other."""
+        shift = {part: self._places[part - self._mine.start] - part for part in parts}
+        for _, some in groupby(parts, key=shift.__getitem__):
+            yield from runs(list(some))
+
+    def copy(self, part: Part, rank: int) -> bool:
+        if self._own_parts or part.step != self.version:
+            return False
+        place, count = self._places[part.part - self._mine.start], len(self._mine)
+        spare = place + count if place < count else place - count
+        if spare in self._writing.values() or not self._view.reserve(spare):
+            return False
+        self._writing |= {(holder, part): place for holder in self._view.in_hand.holders(part)}
+        self._writing[rank, part] = spare
+        self._work(rank, range(part.part, part.part + 1), spare, self._view.size)
+        return True
+
+    def _settle(self, rank: int, part: Part) -> None:
+        """A part is whole, of which there was a copy: it is where this worker wrote it."""
+        gradient = part.part - self._mine.start
+        assert self._finals is not None
+        before, place, told = self._places[gradient], self._writing.pop((rank, part)), self._finals.begin(gradient)
+        if place != before:
+            # What the slow worker had told of may be summed, in its place.
+            gradients = self._view.vectors.gradients
+            gradients[place][told:] = gradients[before][told:]
+            self._places[gradient] = place
+        self._view.copy_ended(won=place != before)
 
     def _until(self, part: Part) -> int:
         """Only the elements [0, until) of a gradient are still to be computed."""
@@ -173,14 +218,27 @@ class BarrierFlow:
     def gradients(self) -> int:
         return len(self._mine)
 
+    @property
+    def spares(self) -> int:
+        return 0 if self._own_parts else len(self._mine)
+
     def on_final(self, rank: int, message: PartFinal) -> None:
         """Elements from `begin` on of a part's gradient are final."""
         if message.part not in self._mine:
             raise ProtocolError(f"part: expected one of host {self._host}'s; found {message.part} of worker {rank}")
         part, in_hand = Part(message.step, message.part), self._view.in_hand
+        if message.begin == 0 and in_hand.late(rank, part):
+            self._writing.pop((rank, part), None)
+            self._view.came_late()
+            return
         late = self._step.backup > 0 and message.step < self._announced  # the lead counts it
         if not (late or in_hand.has(rank, part)):
             return  # it was there before, or the run ends without it
+        copied = (rank, part) in self._writing
+        if copied and message.begin:
+            return  # only what is whole counts
+        if copied:
+            self._settle(rank, part)
         if message.begin == 0:
             in_hand.done(rank, part)
             pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
@@ -195,7 +253,7 @@ class BarrierFlow:
     def _hand_on(self, index: int, leaf: Range, gradients: list[int]) -> None:
         """Sums a block of some gradients of this host, in the place of the first, and hands it to the block's owner."""
         begin, end, owner = self._blocks[index]
-        blocks = [self._view.vectors.gradients[g][begin:end] for g in gradients]
+        blocks = [self._view.vectors.gradients[self._places[g]][begin:end] for g in gradients]
         if len(blocks) > 1:
             plan = sum_plan(microbatch_leaves(len(blocks)))
             tree_sum(plan, blocks, [row[: end - begin] for row in self._scratch])
@@ -258,7 +316,7 @@ class BarrierFlow:
         for host, leaf in self._leaves:
             if host == self._host:
                 gradient = self._local_gradient(leaf)
-                leaves.append(self._view.vectors.gradients[gradient][begin:end])
+                leaves.append(self._view.vectors.gradients[self._places[gradient]][begin:end])
             else:
                 leaves.append(self._incoming[host, leaf][begin - first : end - first])
         assert self._plan is not None

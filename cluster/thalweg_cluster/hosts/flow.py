@@ -63,6 +63,18 @@ class HostView(Protocol):
 
     def to_workers(self, message: Ready) -> None: ...
 
+    def reserve(self, gradient: int) -> bool:
+        """Takes the memory of a spare gradient; False where there is no room."""
+        ...
+
+    def copy_ended(self, *, won: bool) -> None:
+        """A copy was whole first, or was not."""
+        ...
+
+    def came_late(self) -> None:
+        """A worker has a result of a part that another one had done before."""
+        ...
+
     def to_lead(self, message: HostMessage) -> None: ...
 
     def pack(self, index: int, *, data: Any, **header: Any) -> list[Bytes]:
@@ -115,7 +127,7 @@ class Flow(Protocol):
     """The way of gradients and parameters on one host.
 
     version:   the newest version that is whole on this host
-    gradients: how many lie in this host's memory
+    gradients: how many lie in this host's memory; spares: for how many copies there is a place
     """
 
     version: int
@@ -123,6 +135,9 @@ class Flow(Protocol):
 
     @property
     def gradients(self) -> int: ...
+
+    @property
+    def spares(self) -> int: ...
 
     def gradients_of(self, rank: int) -> range:
         """Which of them are a worker's."""
@@ -145,6 +160,14 @@ class Flow(Protocol):
         ...
 
     def on_final(self, rank: int, message: PartFinal) -> None: ...
+
+    def on_part_left(self, rank: int, part: Part) -> None:
+        """A worker will not compute a part: its step is over."""
+        ...
+
+    def copy(self, part: Part, rank: int) -> bool:
+        """Has a worker compute a part, too, that another one is in the middle of; False where that cannot be."""
+        ...
 
     def on_part(self, event: PartArrived) -> None: ...
 

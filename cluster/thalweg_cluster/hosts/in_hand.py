@@ -2,12 +2,16 @@
 goes in, with its time; who is to do what, and who is at work, comes out.
 
     deal --> given --> done
-              |
+              |  |
+              |  '--(its worker is slow)--> in another hand, too; done by one, it is late in the other
               '--(its worker is gone)--> deal, to those who live; to whoever joins next, where nobody does
 
 Rules:
-  - A piece, a part of a step or a chunk of the held-out set, is in one hand at a time. It leaves the hand of one who
-    does not finish it only when that one's process has ended, so that it cannot wake up and write.
+  - A piece, a part of a step or a chunk of the held-out set, is in one hand at a time, but for a part that a slow
+    worker is in the middle of. It leaves the hand of one who does not finish it only when that one's process has ended,
+    so that it cannot wake up and write, or when another one has done it.
+  - Who is at a part that another one has done is away until it is done with that, too: it gets nothing to do, unless
+    all are.
   - Whoever waits for parameters hangs on others: its time begins when the version that it waits for is whole.
 """
 
@@ -46,6 +50,7 @@ class InHand:
 
     def __init__(self) -> None:
         self._hands: dict[int, set[Piece]] = {}  # by rank, of those who are there
+        self._late: dict[int, set[Part]] = {}  # by rank: what others have done, and it may still be at
         self._since: dict[int, float] = {}  # by rank: when it got something to do, or said something
         self._needs: dict[int, int] = {}  # by rank: the version that its newest work starts from
         self._nobodys: list[Piece] = []
@@ -57,6 +62,15 @@ class InHand:
         """The ranks of those who are there, ascending."""
         return sorted(self._hands)
 
+    def away(self, rank: int) -> bool:
+        """Whether a worker may still be at what others have done."""
+        return bool(self._late.get(rank))
+
+    @property
+    def there(self) -> list[int]:
+        """The ranks of those who are there, and not away, ascending."""
+        return [rank for rank in self.living if not self.away(rank)]
+
     @property
     def empty(self) -> bool:
         """Whether nothing is to be done any more."""
@@ -65,6 +79,16 @@ class InHand:
     def has(self, rank: int, piece: Piece) -> bool:
         return piece in self._hands[rank]
 
+    def hand(self, rank: int) -> list[Piece]:
+        """What one has in hand, in order."""
+        pieces = self._hands[rank]
+        chunks = sorted(piece for piece in pieces if isinstance(piece, Chunk))
+        return [*chunks, *sorted(piece for piece in pieces if isinstance(piece, Part))]
+
+    def holders(self, piece: Piece) -> list[int]:
+        """Who has it in hand."""
+        return [rank for rank in self.living if piece in self._hands[rank]]
+
     # Who is there
 
     def joined(self, rank: int) -> None:
@@ -72,10 +96,11 @@ class InHand:
         self._hands[rank] = set()
 
     def gone(self, rank: int) -> list[Piece]:
-        """The process of a worker has ended; returns what it had in hand, in order, which is to be dealt anew."""
-        hand = self._hands.pop(rank)
-        chunks = sorted(piece for piece in hand if isinstance(piece, Chunk))
-        return [*chunks, *sorted(piece for piece in hand if isinstance(piece, Part))]
+        """The process of a worker has ended; returns what it alone had in hand, in order, which is to be dealt anew."""
+        pieces = self.hand(rank)
+        del self._hands[rank]
+        self._late.pop(rank, None)
+        return [piece for piece in pieces if not self.holders(piece)]
 
     # What is to be done
 
@@ -92,7 +117,7 @@ class InHand:
             return {}
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         parts = [piece for piece in pieces if isinstance(piece, Part)]
-        dealt: dict[int, list[Piece]] = {rank: [] for rank in self.living}
+        dealt: dict[int, list[Piece]] = {rank: [] for rank in self.there or self.living}
         for rank, chunk in self._dealt(chunks, Chunk):
             dealt[rank].append(chunk)
         for rank, part in self._dealt(parts, Part):
@@ -100,7 +125,7 @@ class InHand:
         return {rank: some for rank, some in dealt.items() if some}
 
     def _dealt(self, pieces: Sequence[P], kind: type[P]) -> Iterator[tuple[int, P]]:
-        living = self.living
+        living = self.there or self.living
         loads = [sum(isinstance(piece, kind) for piece in self._hands[rank]) for rank in living]
         if any(loads):
             counts = _fill(loads, len(pieces))
@@ -120,7 +145,18 @@ class InHand:
         if piece not in self._hands[rank]:
             return False
         self._hands[rank].remove(piece)
+        if isinstance(piece, Part):
+            for other in self.holders(piece):
+                self._hands[other].remove(piece)
+                self._late.setdefault(other, set()).add(piece)
         return True
+
+    def late(self, rank: int, part: Part) -> bool:
+        """A worker is at a part no more; whether another one had done it."""
+        late = self._late.get(rank, set())
+        was = part in late
+        late.discard(part)
+        return was
 
     def drop_parts(self) -> None:
         """Nobody waits any more for the parts that were given: their step is over."""
@@ -150,7 +186,7 @@ class InHand:
         return {
             rank: max(self._since[rank], self._whole_s) if self._needs[rank] == self._version else self._since[rank]
             for rank, hand in self._hands.items()
-            if hand and self._needs[rank] <= self._version
+            if (hand or self.away(rank)) and self._needs[rank] <= self._version
         }
 
 

@@ -125,6 +125,14 @@ class Lead:
             self._account.telemetry.on_wire(host, counts)
         elif kind == "failed":
             self.fail(message.failed.error)
+        elif kind == "copies":
+            copies, telemetry = message.copies, self._account.telemetry
+            telemetry.copied(copies.given, copies.won)
+            if copies.given:
+                with telemetry.lock:
+                    telemetry.waiting.held_up(copies.rank, copies.waited_s)
+            if copies.late:
+                telemetry.pushed(Verdict.LATE, pushes=copies.late)
         elif kind == "left":
             self._staying.discard(host)
         elif kind == "hung":

@@ -2,6 +2,11 @@
 
 A replica takes of a step's time what its copy takes, and of the wire and the processors what its bytes take, for as
 long as it is under way: at most all of them. So the next one waits until that was at most a fiftieth of the time.
+
+What a lost server costs is bounded by time (`again_s_max`), not by a number of steps. A step that is computed again
+takes as long as it took, so time is what is lost, and what replicas cost is time, too: a number of steps would be too
+often where they take a millisecond, and hours where they take minutes. Where steps are long the bound is a few of them:
+those of NOTICE, and the one that went on.
 """
 
 from __future__ import annotations
@@ -13,6 +18,21 @@ SHARE = 0.02
 NOTICE = 4
 """Versions between that of the lead and the one that is replicated. No host can be more than one ahead of the lead; the
 rest is for the word to reach it. Who hears too late leaves the replica out."""
+
+
+def again_s_max(every_s: float, took_s: float, step_s: float, look_s: float) -> float:
+    """For how long the run has computed, at most, what it computes again where a server dies, in seconds; where no
+    replica is left out, and none fails.
+
+    every_s: as for ReplicaClock
+    took_s:  how long the newest whole replica was under way, and the one that is lost with the server, at most
+    step_s:  how long a version takes at most
+    look_s:  how often it is asked whether one is due
+
+    In the worst case it dies when the next replica was all but whole: that began when it was due, was seen, and the
+    version was there that all hosts had been told of.
+    """
+    return max(every_s, took_s / SHARE) + look_s + (NOTICE + 1) * step_s + took_s
 
 
 class ReplicaClock:

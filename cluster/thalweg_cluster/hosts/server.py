@@ -9,18 +9,19 @@ Rules:
   - Every host says something to the lead, and the lead to every host, at least every BEAT_S: who is silent for
     `patience_s` is lost.
   - A worker that dies leaves what it had in hand to the others of its host, or to the one that takes its place
-    (in_hand.py); one that hangs is killed first. With local steps it ends the run: what its own rule had in memory may
-    be torn.
+    (in_hand.py); one that hangs is killed first.
   - Any other failure ends the run on all hosts, and is told by the lead.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -53,13 +54,14 @@ from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
+from thalweg_cluster.server.speculation import Speculation
 from thalweg_cluster.server.telemetry import WireCounts
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
 from thalweg_proto.errors import ProtocolError, ServerError, ThalwegError, WorkerError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import Broke, Evaluate, Evaluated, Left, PartFinal, Ready, Work
-from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment
+from thalweg_proto.messages import Broke, Evaluate, Evaluated, Left, PartFinal, PartLeft, Ready, Work
+from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment, reserve
 from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 from thalweg_proto.v1 import parameter_server_pb2 as pb
@@ -71,8 +73,6 @@ EXPLAIN_S = 1.0
 """A stream that breaks is mostly the second sign of something; so long a run waits for the first, a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
-LOOK_S = 1.0
-"""How often the server looks who hangs."""
 REPLACE_S = 300.0
 """How long a host may be without a worker until another one has joined; then the run ends."""
 
@@ -110,12 +110,17 @@ class HostServer:
         own_rule = make_rule(spec.step.rule, spec.step.rule_options) if spec.step.local_steps > 1 else None
         self._slots = () if own_rule is None else own_rule.slots  # of each worker's own rule
         plan = ServedPlan(
-            size=self.size, versions=kind.VERSIONS, gradients=self._flow.gradients, slots=len(self._slots)
+            size=self.size,
+            versions=kind.VERSIONS,
+            gradients=self._flow.gradients,
+            slots=len(self._slots),
+            spares=self._flow.spares,
         )
-        segment = create_segment(plan.vector_bytes)
+        segment = create_segment(plan.vector_bytes, plan.spare_bytes)
+        self._plan, self._segment = plan, os.dup(segment)  # the door closes the one that it hands over
         self.vectors = ServedVectors(plan, segment, server=True)
         self._put_first(start)
-        for name, array, slot in self._worker_state():
+        for name, array, slot in self._worker_state(start.version):
             array[...] = start.of_host.get(spec.host, {}).get(name, slot.initial_value)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._door = Door(
@@ -169,6 +174,7 @@ class HostServer:
             self._saving.clear(start.step)
         self.in_hand = InHand()
         self._leases = Leases(spec.lease_s)
+        self._speculation = Speculation()
         self._hung: dict[int, str] = {}  # why workers of this host were killed, by rank
         self._looked_s = 0.0
         self._workerless_s = math.inf  # since when
@@ -193,12 +199,13 @@ class HostServer:
         if start.version and not form.exact:
             form.decode(form.encode(row, None), row)
 
-    def _worker_state(self) -> Iterator[tuple[str, NDArray[np.float32], Slot]]:
-        """With local steps: the name in checkpoints of each array of this host's workers' own rules, where it lies."""
+    def _worker_state(self, version: int) -> Iterator[tuple[str, NDArray[np.float32], Slot]]:
+        """With local steps: the name in checkpoints of each array of this host's workers' own rules, and where it lies
+        at `version`."""
         for rank in self.ranks if self._slots else ():
             [gradient] = self._flow.gradients_of(rank)
-            for index, slot in enumerate(self._slots):
-                yield f"{WORKER}{rank}.{slot.name}", self.vectors.state[gradient, index], slot
+            for array, slot in zip(self.vectors.state(gradient, version), self._slots, strict=True):
+                yield f"{WORKER}{rank}.{slot.name}", array, slot
 
     # The run
 
@@ -232,6 +239,7 @@ class HostServer:
             self.account.end()
             self._door.broadcast(messages.pack_stop())
             self._door.close()
+            os.close(self._segment)
             self._saving.close()
             self._peers.take_leave()
             self._grpc.close()
@@ -265,7 +273,8 @@ class HostServer:
         peers = range(1, self.spec.topology.hosts) if self._lead is not None else (0,)
         self._silence = Silence(peers, self.spec.patience_s, perf_counter())
         while not self._over():
-            for rank, record in self._door.receive(0.5 if self._suspicion else self._beat_every_s / 2):
+            patience_s = 0.5 if self._suspicion else self._beat_every_s / 2
+            for rank, record in self._door.receive(min(patience_s, self._look_s)):
                 self._on_worker(rank, record)
             self._on_joined()
             self._on_events()
@@ -274,7 +283,7 @@ class HostServer:
 
     def _over(self) -> bool:
         if self._lead is not None:
-            return self._lead.done or (self._stopped and self._door.deserted) or perf_counter() > self._stop_by
+            return self._lead.done or (self._stopped and self._deserted) or perf_counter() > self._stop_by
         return self._stopped
 
     def _keep_time(self) -> None:
@@ -298,9 +307,15 @@ class HostServer:
             self.in_hand.stood_still(now)
         if (silent := self._silence.silent(now)) is not None:
             raise self._lost(silent, f"it said nothing for {self.spec.patience_s:g} s")
-        if now - self._looked_s > LOOK_S:
+        if now - self._looked_s > self._look_s:
             self._looked_s = now
             self._look_after_workers(now)
+            self._copy_what_is_slow(now)
+
+    @property
+    def _look_s(self) -> float:
+        """How soon to look again who hangs, or is slow."""
+        return self._speculation.look_s(self._speculation.paces_s)
 
     def _beat(self) -> None:
         self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
@@ -314,12 +329,14 @@ class HostServer:
 
     def _on_worker(self, rank: int, record: bytes | Gone) -> None:
         if isinstance(record, Gone):
-            self._on_gone(rank, record.found)
+            self._on_gone(rank)
             return
         self.in_hand.said(rank, perf_counter())
         message = messages.unpack_from_worker(record)
         if isinstance(message, PartFinal):
             self._flow.on_final(rank, message)
+        elif isinstance(message, PartLeft):
+            self._flow.on_part_left(rank, Part(message.step, message.part))
         elif isinstance(message, Evaluated):
             if not self.in_hand.done(rank, Chunk(message.version, message.chunk)):
                 raise ProtocolError(f"chunk: expected one that worker {rank} has in hand; found {message}")
@@ -330,6 +347,7 @@ class HostServer:
             raise WorkerError(f"worker {rank} is gone: it raised an exception")
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
             self._leases.heard(message)
+            self._speculation.heard(message)
             self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
         else:
             raise ProtocolError(f"expected step records of worker {rank}; found some of another worker")
@@ -354,11 +372,8 @@ class HostServer:
             self._ready = True
             self.to_lead(HostMessage(ready=HostMessage.Ready()))
 
-    def _on_gone(self, rank: int, found: str) -> None:
+    def _on_gone(self, rank: int) -> None:
         """The process of a worker has ended. What it wrote is whole, as far as it has told of it."""
-        found = self._hung.get(rank, found)
-        if not self.spec.step.replaces_workers:
-            raise WorkerError(f"worker {rank} is gone: {found}")
         pieces = self.in_hand.gone(rank)
         if not self.in_hand.living:
             self._workerless_s = perf_counter()
@@ -374,7 +389,7 @@ class HostServer:
             self._finished = True
             self._door.broadcast(messages.pack_finish())
         over = self._finished or self._stopped or not self.ranks
-        if self._ready and over and not self._left and self._door.deserted and self._saving.done:
+        if self._ready and over and not self._left and self._deserted and self._saving.done:
             self._left = True
             if self._lead is None:
                 self._beat()  # the last counts
@@ -393,6 +408,41 @@ class HostServer:
                 f"host {self.spec.host} has no worker at step {self._step}: all of {list(self.ranks)} are gone, and "
                 f"none took their place within {REPLACE_S:g} s"
             )
+
+    def _copy_what_is_slow(self, now: float) -> None:
+        """Where all workers of this host wait for some that are in the middle of a part, others compute it, too."""
+        in_hand, working = self.in_hand, self.in_hand.working_since
+        hands = {rank: in_hand.hand(rank) for rank in in_hand.there}
+        idle = [rank for rank, hand in hands.items() if not hand]
+        if not self._flow.spares or not idle or any(hand and rank not in working for rank, hand in hands.items()):
+            return  # who has something, and is not at it, waits for parameters: the step is over
+        parts = {rank: [piece for piece in hand if isinstance(piece, Part)] for rank, hand in hands.items()}
+        at_parts = {rank: 1 for rank, some in parts.items() if some and len(some) == len(hands[rank])}
+        since = {rank: working.get(rank, 0.0) for rank in hands}
+        slow = self._speculation.stragglers(since, at_parts, self._speculation.paces_s, now)
+        others = cycle(idle)
+        for rank in sorted(slow):
+            alone = [part for part in parts[rank] if len(in_hand.holders(part)) == 1]
+            given = sum(self._flow.copy(part, other) for part, other in zip(alone, others, strict=False))
+            if given:
+                self._speculation.gave(given)
+                waited_s = len(idle) * (now - since[rank])
+                self.to_lead(HostMessage(copies=HostMessage.Copies(given=given, rank=rank, waited_s=waited_s)))
+
+    def reserve(self, gradient: int) -> bool:
+        return reserve(self._segment, self._plan.row_of(gradient), self.size)
+
+    def copy_ended(self, *, won: bool) -> None:
+        self._speculation.ended(won=won)
+        self.to_lead(HostMessage(copies=HostMessage.Copies(won=int(won))))
+
+    def came_late(self) -> None:
+        self.to_lead(HostMessage(copies=HostMessage.Copies(late=1)))
+
+    @property
+    def _deserted(self) -> bool:
+        """Whether all workers have left, but those that are still at what others have done."""
+        return self._door.deserted(but=filter(self.in_hand.away, self.in_hand.living))
 
     def deal(self, pieces: Iterable[Piece]) -> None:
         for rank, some in self.in_hand.deal(pieces).items():
@@ -446,7 +496,7 @@ class HostServer:
             version,
             updates=updates,
             residuals=residuals,
-            workers={name: array for name, array, _ in self._worker_state()},
+            workers={name: array for name, array, _ in self._worker_state(version)},
             names=names,
             final=final,
             replica=replica,
@@ -596,7 +646,9 @@ class HostServer:
 
 def _welcome(plan: ServedPlan) -> exchange_pb2.Welcome:
     """What each worker is told when it joins."""
-    return exchange_pb2.Welcome(size=plan.size, gradients=plan.gradients, versions=plan.versions, slots=plan.slots)
+    return exchange_pb2.Welcome(
+        size=plan.size, gradients=plan.gradients, versions=plan.versions, slots=plan.slots, spares=plan.spares
+    )
 
 
 def _format(name: str, fraction: float | None) -> Any:

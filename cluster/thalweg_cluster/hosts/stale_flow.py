@@ -76,6 +76,16 @@ class StaleFlow:
     def gradients(self) -> int:
         return len(self._view.ranks)
 
+    @property
+    def spares(self) -> int:
+        return 0  # nobody waits for a microbatch
+
+    def copy(self, part: Part, rank: int) -> bool:
+        return False
+
+    def on_part_left(self, rank: int, part: Part) -> None:
+        """Never: no unit is superseded."""
+
     def gradients_of(self, rank: int) -> range:
         index = rank - self._view.ranks.start
         return range(index, index + 1)

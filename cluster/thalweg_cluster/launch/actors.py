@@ -105,7 +105,6 @@ class Run:
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
     new_worker: starts one for a rank; returns the actor, and a reference to its end
-    replaces: whether a new worker can take the place of one that died, while the others go on
     ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
 
@@ -114,7 +113,6 @@ class Run:
     served: list[Any]
     workers: list[Any]
     new_worker: Callable[[int], tuple[Any, Any]]
-    replaces: bool
     placement: Placement
     group: PlacementGroup
     actors: list[Any]
@@ -124,7 +122,7 @@ class Run:
         """Whether another worker can take the place of one that died. Where its node is gone, its server is, too."""
         node = self.placement.nodes[self.placement.topology.host_of(rank)]
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
-        return self.replaces and any(each["Alive"] for each in nodes if each["NodeID"] == node)
+        return any(each["Alive"] for each in nodes if each["NodeID"] == node)
 
     def replace(self, rank: int) -> None:
         """Starts a worker in the place of one that died."""
@@ -195,7 +193,6 @@ def start(
         served=served,
         workers=list(runs),
         new_worker=new_worker,
-        replaces=step.replaces_workers,
         placement=placement,
         group=group,
         actors=[*servers, *actors],

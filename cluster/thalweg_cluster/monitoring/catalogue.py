@@ -39,6 +39,7 @@ LABELS: Final = {
     "worker": "rank of the worker; as many values as the run has workers",
     "host": "number of the host; as many values as the run has hosts",
     "result": "what became of it",
+    "copies": "`given` or `won`",
     "direction": "which way: `push` and `publish` in memory, `sent` and `received` between hosts",
     "content": "`gradients` or `parameters`",
     "format": "wire format: `float32`, `bfloat16`, `int8` or `topk`",
@@ -196,6 +197,15 @@ TAKEN_OVER = _metric(
     "microbatches_taken_over_total", _C, "microbatches",
     "Microbatches computed by another worker than the one that they were dealt to.",
     "Grows steadily: one worker is slow; `thalweg_worker:slowness:ratio` says which.",
+)  # fmt: skip
+
+COPIES = _metric(
+    "microbatch_copies_total", _C, "microbatches",
+    "Microbatches that a slow worker was in the middle of, and that another one computed, too: `given` in all, `won` "
+    "whole before the slow worker's own.",
+    "Grows steadily: a worker stalls again and again; look at its host. Where few of the given are won, some "
+    "microbatches take much longer than most.",
+    "copies",
 )  # fmt: skip
 
 # Who is there

@@ -297,6 +297,7 @@ def _job() -> Sequence[tuple[str, Sequence[Panel]]]:
                     queries=[
                         Query(expr=_rate(c.WORKER_MICROBATCHES, "worker"), legend="worker {{worker}}"),
                         Query(expr=_rate(c.TAKEN_OVER, ""), legend="taken over"),
+                        Query(expr=_rate(c.COPIES, "copies"), legend="copies {{copies}}"),
                     ],
                 ),
                 Panel(

@@ -61,6 +61,7 @@ def summarise(
         "skipped": result.skipped if result else 0,
         "duplicates": result.duplicates if result else 0,
         "dropped": result.dropped if result else 0,
+        "copies": result.copies if result else {"given": 0, "won": 0},
         "checkpoints": result.checkpoints if result else None,
         "replicas": result.replicas if result else None,
         "staleness": result.staleness if result else {"mean": 0.0, "max": 0},

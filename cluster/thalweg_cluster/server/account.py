@@ -204,6 +204,7 @@ class Account:
             staleness=telemetry.staleness.summary(),
             duplicates=telemetry.duplicates,
             dropped=telemetry.pushes[Verdict.LATE],
+            copies={"given": telemetry.copies_given, "won": telemetry.copies_won},
             checkpoints=telemetry.checkpoints.summary(),
             replicas=telemetry.replicas.summary(),
         )

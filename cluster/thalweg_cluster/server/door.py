@@ -17,7 +17,7 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from thalweg_proto import descriptors, messages
@@ -79,10 +79,9 @@ class Door:
         """The ranks of the workers that have joined, and are not gone."""
         return frozenset(self._sockets)
 
-    @property
-    def deserted(self) -> bool:
-        """Whether every worker that has joined has left, or is gone."""
-        return self._left.issuperset(self._sockets)
+    def deserted(self, *, but: Iterable[int] = ()) -> bool:
+        """Whether every worker that has joined has left, or is gone; `but` those that nobody waits for."""
+        return self._left.issuperset(self._sockets.keys() - set(but))
 
     def interrupt(self) -> None:
         """Ends the waiting of `receive` now; may be called from any thread."""

@@ -10,12 +10,15 @@ Rules:
     step that came to NaN or infinity.
   - A worker whose process dies leaves its microbatches to the living at once (membership.py); where none lives, the run
     stands still until new ones join. A worker that raises an exception ends the run: others would raise it, too.
+  - One that holds up all others in the middle of a microbatch is left out until it is done, and others compute that
+    one, too (speculation.py, places.py).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Container, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
@@ -31,20 +34,21 @@ from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.membership import Membership
 from thalweg_cluster.server.nonfinite import describe_non_finite
+from thalweg_cluster.server.places import Places
 from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
+from thalweg_cluster.server.speculation import LOOK_S, Speculation
 from thalweg_cluster.step import ADVICE
 from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome, board_bytes
 from thalweg_proto.deal import create_hands, deal
 from thalweg_proto.errors import NonFiniteError, ProtocolError, ServerError, ThalwegError, WorkerError
-from thalweg_proto.messages import Broke, CopyAsked, Evaluated, Left, Regrouped
+from thalweg_proto.messages import Broke, Computed, CopyAsked, Evaluated, Left, Regrouped
+from thalweg_proto.permits import create_permits, take_up
 from thalweg_proto.rendezvous import RendezvousFds
-from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment
+from thalweg_proto.shared_memory import FLOAT_BYTES, MemoryPlan, Vectors, create_segment, reserve
 from thalweg_proto.shares import share
 from thalweg_proto.v1 import exchange_pb2
 
-LOOK_S = 1.0
-"""How often the server looks who hangs."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish its step; then it ends with the version that is there."""
 
@@ -62,16 +66,23 @@ class Server:
         rule = spec.step.server_rule()
         plan = MemoryPlan(size=spec.layout.size, microbatches=spec.step.microbatches, slots=len(rule.slots))
         fds = (
-            create_segment(plan.vector_bytes),
+            create_segment(plan.vector_bytes, plan.spare_bytes),
             create_segment(board_bytes(plan, spec.workers)),
             *RendezvousFds.create(spec.workers),
             os.eventfd(0, os.EFD_CLOEXEC),
             *create_hands(spec.workers),
+            *create_permits(spec.workers),
         )
         own = [os.dup(fd) for fd in fds[2:]]  # the door closes those that it hands over
-        self._rendezvous, self._copy_made, self._hands = RendezvousFds(own[0], (own[1], own[2])), own[3], own[4:]
+        self._rendezvous, self._copy_made = RendezvousFds(own[0], (own[1], own[2])), own[3]
+        self._hands, self._permits = own[4 : 4 + spec.workers], own[4 + spec.workers :]
         self._plan = plan
         self._membership = Membership()
+        self._segment = os.dup(fds[0])
+        self._places = Places(plan.rows, plan.spares, lambda place: reserve(self._segment, place, plan.size))
+        self._speculation = Speculation()
+        self._copies: set[tuple[int, int]] = set()  # steps and microbatches that are given to others, too
+        self._left_out: dict[int, float] = {}  # by rank, of those who are: since when they are at what they do
         self._hung: dict[int, str] = {}
         self._vectors = Vectors(plan, fds[0])
         self._board = Board(plan, spec.workers, fds[1])
@@ -119,7 +130,7 @@ class Server:
         finally:
             if self._saver is not None:
                 self._saver.close()
-            for fd in (*self._rendezvous, self._copy_made, *self._hands):
+            for fd in (*self._rendezvous, self._copy_made, *self._hands, *self._permits, self._segment):
                 os.close(fd)
             with self._stopping:
                 self.account.end()
@@ -151,9 +162,10 @@ class Server:
             patience_s = LOOK_S if self._stop_by is None else self._stop_by - perf_counter()
             if patience_s <= 0 or (self._stop_by is not None and not self._door.joined):
                 break
-            for rank, record in self._door.receive(min(patience_s, LOOK_S)):
+            for rank, record in self._door.receive(min(patience_s, self._speculation.look_s(self._paces))):
                 self._on_record(rank, record)
             self._end_who_hangs()
+            self._pass_by_stragglers()
             self._regroup()
         self._catch_up()
         if self._board.outcome is Outcome.NOT_FINITE:
@@ -161,17 +173,93 @@ class Server:
 
     def _regroup(self) -> None:
         """Lets others meet where one is gone or has joined, as soon as all who met are out of the meeting."""
-        joined = self._door.joined
-        for rank in self._membership.call(joined):
-            self._door.send(rank, messages.pack_regroup())
-        if self._membership.ready(joined):
-            self._membership.meet(joined)
+        joined, membership = self._door.joined, self._membership
+        self._call(membership.call(joined))
+        if membership.ready(joined):
+            membership.meet(joined - membership.away)
             self._set_the_board()
-            self._door.broadcast(messages.pack_begin())
+            for rank in membership.members:
+                self._door.send(rank, messages.pack_begin())
         telemetry = self.account.telemetry
-        telemetry.joined, telemetry.generation = len(joined), self._membership.generation
-        telemetry.waiting.members = len(joined)
+        telemetry.joined, telemetry.generation = len(joined), membership.generation
+        telemetry.waiting.members = len(joined - membership.away)
         telemetry.pace_s = {rank: self._board.piece_s[rank] for rank in joined}
+
+    def _call(self, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            self._door.send(rank, messages.pack_regroup())
+
+    @property
+    def _paces(self) -> list[float]:
+        """How long each of those who meet takes for a microbatch."""
+        return [self._board.piece_s[rank] for rank in self._membership.members]
+
+    def _pass_by_stragglers(self) -> None:
+        """Calls all out where some hold them up in the middle of a microbatch; goes on without those once the others
+        are out."""
+        membership, joined = self._membership, self._door.joined
+        there = joined.intersection(membership.members) - membership.away
+        if there:
+            working_since = self._board.working_since()
+            since = {rank: working_since[rank] for rank in there}
+            in_hand = {rank: self._board.in_hand(rank) for rank in there if since[rank]}
+            counts = {rank: len(microbatches) for rank, microbatches in in_hand.items()}
+            slow = self._speculation.stragglers(since, counts, self._paces, perf_counter())
+            done = {rank for rank, some in in_hand.items() if some and all(map(self._places.offered, some))}
+            if slow:
+                self._call(membership.call(joined, held_up=True))
+            if membership.awaited and membership.awaited <= slow | done:
+                for rank in membership.awaited:
+                    self._leave_out(rank, since[rank])
+        self._judge_copies()
+
+    def _leave_out(self, rank: int, since: float) -> None:
+        if not take_up(self._permits[rank]):
+            return  # it is done just now, or knows already that what it does counts no more
+        step = self._board.version
+        rows = {m: self._vectors.gradient_row(step, m) for m in self._board.in_hand(rank)}
+        copies = {(step, m) for m in rows if not self._places.offered(m)}
+        if not self._places.keep(rank, rows):
+            return  # no room for copies: it is waited for
+        self._membership.leave_out(rank)
+        self._left_out[rank] = since
+        others = len(self._door.joined.intersection(self._membership.members) - self._membership.away)
+        with self.account.telemetry.lock:
+            self.account.telemetry.waiting.held_up(rank, others * (perf_counter() - since))
+        self._copies |= copies
+        self._speculation.gave(len(copies))
+
+    def _judge_copies(self, used: Container[tuple[int, int]] = ()) -> None:
+        """Which of them were whole first; `used`: of which steps and microbatches what the slow worker had was used."""
+        for copy in sorted(self._copies):
+            if copy in used or self._board.version > copy[0]:
+                self._copies.remove(copy)
+                self._speculation.ended(won=copy not in used)
+        telemetry = self.account.telemetry
+        telemetry.copies_given, telemetry.copies_won = self._speculation.given, self._speculation.won
+
+    def _on_computed(self, rank: int, message: Computed) -> None:
+        """One that was left out has its gradient after all."""
+        step, m, board = message.step, message.microbatch, self._board
+        if step == board.version and board.done[m] <= step and not self._places.offered(m):
+            self._places.offer(rank, m, self._vectors.gradient_row(step, m), message.loss)
+        else:
+            self.account.telemetry.pushed(Verdict.LATE)
+
+    def _settle_offers(self) -> None:
+        """Uses what those who were left out have computed, where nobody else has."""
+        board, step = self._board, self._board.version
+        microbatches = range(self._plan.microbatches)
+        offered = list(filter(self._places.offered, microbatches))
+        wanted = {m: self._vectors.gradient_row(step, m) for m in microbatches if board.done[m] <= step}
+        used = self._places.settle(wanted)
+        for m, loss in used.items():
+            board.losses[m], board.done[m] = loss, step + 1
+        self._judge_copies({(step, m) for m in used})
+        if late := len(offered) - len(used):
+            self.account.telemetry.pushed(Verdict.LATE, pushes=late)
+        board.move(self._places.of_rows)
+        self._vectors.places = list(self._places.of_rows)
 
     def _set_the_board(self) -> None:
         """For those who will meet: nobody else writes now. Those who met may have been anywhere in a step."""
@@ -181,6 +269,9 @@ class Server:
             outcome = spec.outcome(version, stop_asked=board.stop_asked)
             evaluate = outcome is not Outcome.STOPPED and version > self._first and spec.evaluates(version)
             board.mend(outcome, evaluate=evaluate and not self.account.knows_evaluation(version))
+        self._settle_offers()
+        for rank in members:
+            take_up(self._permits[rank])
         # The update comes over some of the gradients.
         lost = self._plan.overwritten if board.pushed else ()
         missing = [m for m, step in enumerate(board.done) if step <= version or m in lost]
@@ -200,6 +291,7 @@ class Server:
     def _on_record(self, rank: int, record: bytes | Gone) -> None:
         if isinstance(record, Gone):
             self._membership.gone(rank)
+            self._back(rank)
             return
         message = messages.unpack_from_worker(record)
         if isinstance(message, Evaluated):
@@ -210,12 +302,20 @@ class Server:
             self._membership.leaves(rank)
         elif isinstance(message, Regrouped):
             self._membership.out(rank)
+            self._back(rank)
+        elif isinstance(message, Computed):
+            self._on_computed(rank, message)
         elif isinstance(message, Broke):
             raise WorkerError(f"worker {rank} is gone: it raised an exception")
         elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
             self._on_steps(message)
         else:
             raise ProtocolError(f"expected step records of worker {rank}; found a message that is none of its own")
+
+    def _back(self, rank: int) -> None:
+        """One that was left out, if it was, writes nothing more."""
+        self._left_out.pop(rank, None)
+        self._places.back(rank)
 
     def _on_steps(self, records: NDArray[np.void]) -> None:
         telemetry = self.account.telemetry
@@ -250,17 +350,17 @@ class Server:
         """The newest version, once no worker does anything any more: however far they were, it is whole."""
         self._door.broadcast(messages.pack_stop())
         until = perf_counter() + STOP_S
-        while self._door.joined and perf_counter() < until:
+        while self._door.joined - self._membership.away and perf_counter() < until:
             with suppress(ThalwegError):  # another one raised, or talks nonsense
                 for rank, record in self._door.receive(until - perf_counter()):
                     self._on_record(rank, record)
-        if not self._door.joined:
+        if not self._door.joined - self._membership.away:
             self._save_last()
 
     def _save_last(self) -> None:
         """The checkpoint of the newest version, where nothing goes on from it."""
         board = self._board
-        still = board.outcome in (Outcome.DONE, Outcome.STOPPED) or not self._door.joined
+        still = board.outcome in (Outcome.DONE, Outcome.STOPPED) or not self._door.joined - self._membership.away
         if self._saver is not None and still:
             self._save(board.version)
 
@@ -279,7 +379,7 @@ class Server:
 
     def _end_who_hangs(self) -> None:
         """Kills a worker that hangs: were it to wake up, it would write where others are at work by then."""
-        since = dict(enumerate(self._board.working_since()))
+        since = dict(enumerate(self._board.working_since())) | self._left_out
         for rank, found in self._leases.hanging(since, perf_counter()).items():
             if rank in self._door.joined:
                 self._hung[rank] = found

@@ -87,6 +87,7 @@ class RunResult:
     staleness: {"mean": ..., "max": ...} of all pushes
     checkpoints, replicas: how many were "saved", "failed", "skipped", and the "step" of the newest, None where there is
                 none
+    copies: of microbatches that a slow worker was in the middle of: how many were "given" to others, and of these "won"
     duplicates, dropped: pushes of a name, or messages between hosts, that were there before, and were not taken in
                 again; pushes that came after their step had ended
     """
@@ -108,6 +109,7 @@ class RunResult:
     staleness: dict[str, float]
     duplicates: int
     dropped: int
+    copies: dict[str, int]
     checkpoints: dict[str, int | None]
     replicas: dict[str, int | None]
 
@@ -132,6 +134,7 @@ class RunResult:
             staleness={"mean": 0.0, "max": 0},
             duplicates=0,
             dropped=0,
+            copies={"given": 0, "won": 0},
             checkpoints={"saved": 0, "failed": 0, "skipped": 0, "step": steps},
             replicas={"saved": 0, "failed": 0, "skipped": 0, "step": None},
         )

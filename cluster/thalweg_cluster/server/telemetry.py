@@ -258,6 +258,8 @@ class Telemetry:
     checkpoints, replicas:         what became of them
     generation:                    of the membership on this host
     taken_over:                    microbatches that a worker computed in place of the one that they were dealt to
+    copies_given, copies_won:      microbatches that a slow worker was in the middle of, and that others computed, too;
+                                   how many of these were whole first
     pace_s:                        how long each worker takes for a microbatch, by rank; infinity: it sits out
     skipped:                       steps of this run that left the parameters as they were
     worker_times:                  where the time of each worker's steps went, by rank
@@ -292,6 +294,8 @@ class Telemetry:
     staleness: Staleness = field(default_factory=Staleness)
     generation: int = 1
     taken_over: int = 0
+    copies_given: int = 0
+    copies_won: int = 0
     pace_s: Mapping[int, float] = field(default_factory=dict)
     skipped: int = 0
     worker_times: dict[int, WorkerTimes] = field(default_factory=dict)
@@ -333,6 +337,12 @@ class Telemetry:
             self.pushes[verdict] += pushes
             if verdict is Verdict.ACCEPTED:
                 self.staleness.add(staleness, pushes)
+
+    def copied(self, given: int, won: int) -> None:
+        """Counts copies that were given, and that were whole first."""
+        with self.lock:
+            self.copies_given += given
+            self.copies_won += won
 
     @property
     def duplicates(self) -> int:

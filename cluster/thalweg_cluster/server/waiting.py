@@ -5,6 +5,8 @@ slowest one is done, the others have sum over w of (max(b) - b_w) seconds togeth
 are put down to that one. What they wait beyond that, for the update and for being woken, is nobody's.
 
 Rules:
+  - Who was so slow that its microbatch was given to another one, too, tells nothing of that step; for how long the
+    others waited for it by then is told by who gave it away.
   - Who computed nothing in a step waited for nobody: it leaves its microbatches to the others, since it is slow.
   - Workers tell of many steps at a time, each of its own; a step is settled when as many as there are have told of it.
   - What is remembered is bounded: a step of which somebody does not tell in time is nobody's, too.
@@ -34,6 +36,10 @@ class Waiting:
         self._sum_s: NDArray[np.float64] = np.zeros(KEPT)
         self._longest_s: NDArray[np.float64] = np.zeros(KEPT)
         self._slowest: NDArray[np.int64] = np.zeros(KEPT, dtype=np.int64)
+
+    def held_up(self, rank: int, seconds: float) -> None:
+        """The others waited so long, all together, for a worker whose microbatch was given to another one then."""
+        self.for_s[rank] += seconds
 
     def add(
         self, rank: int, steps: NDArray[np.uint64], microbatches: NDArray[np.uint32], busy_s: NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HostMessage(_message.Message):
-    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved", "hung", "gone", "came", "returned", "number", "checksum")
+    __slots__ = ("joined", "ready", "pushed", "applied", "squares", "records", "evaluated", "whole", "failed", "left", "beat", "copied", "saved", "hung", "gone", "came", "returned", "copies", "number", "checksum")
     class Joined(_message.Message):
         __slots__ = ("protocol_version", "job_id", "generation")
         PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,19 @@ class HostMessage(_message.Message):
         RANK_FIELD_NUMBER: _ClassVar[int]
         rank: int
         def __init__(self, rank: _Optional[int] = ...) -> None: ...
+    class Copies(_message.Message):
+        __slots__ = ("given", "won", "late", "rank", "waited_s")
+        GIVEN_FIELD_NUMBER: _ClassVar[int]
+        WON_FIELD_NUMBER: _ClassVar[int]
+        LATE_FIELD_NUMBER: _ClassVar[int]
+        RANK_FIELD_NUMBER: _ClassVar[int]
+        WAITED_S_FIELD_NUMBER: _ClassVar[int]
+        given: int
+        won: int
+        late: int
+        rank: int
+        waited_s: float
+        def __init__(self, given: _Optional[int] = ..., won: _Optional[int] = ..., late: _Optional[int] = ..., rank: _Optional[int] = ..., waited_s: _Optional[float] = ...) -> None: ...
     class Returned(_message.Message):
         __slots__ = ("rank",)
         RANK_FIELD_NUMBER: _ClassVar[int]
@@ -150,6 +163,7 @@ class HostMessage(_message.Message):
     GONE_FIELD_NUMBER: _ClassVar[int]
     CAME_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     joined: HostMessage.Joined
@@ -169,9 +183,10 @@ class HostMessage(_message.Message):
     gone: HostMessage.Gone
     came: HostMessage.Came
     returned: HostMessage.Returned
+    copies: HostMessage.Copies
     number: int
     checksum: int
-    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ..., hung: _Optional[_Union[HostMessage.Hung, _Mapping]] = ..., gone: _Optional[_Union[HostMessage.Gone, _Mapping]] = ..., came: _Optional[_Union[HostMessage.Came, _Mapping]] = ..., returned: _Optional[_Union[HostMessage.Returned, _Mapping]] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+    def __init__(self, joined: _Optional[_Union[HostMessage.Joined, _Mapping]] = ..., ready: _Optional[_Union[HostMessage.Ready, _Mapping]] = ..., pushed: _Optional[_Union[HostMessage.Pushed, _Mapping]] = ..., applied: _Optional[_Union[HostMessage.Applied, _Mapping]] = ..., squares: _Optional[_Union[HostMessage.Squares, _Mapping]] = ..., records: _Optional[_Union[HostMessage.Records, _Mapping]] = ..., evaluated: _Optional[_Union[HostMessage.Evaluated, _Mapping]] = ..., whole: _Optional[_Union[HostMessage.Whole, _Mapping]] = ..., failed: _Optional[_Union[HostMessage.Failed, _Mapping]] = ..., left: _Optional[_Union[HostMessage.Left, _Mapping]] = ..., beat: _Optional[_Union[HostMessage.Beat, _Mapping]] = ..., copied: _Optional[_Union[HostMessage.Copied, _Mapping]] = ..., saved: _Optional[_Union[HostMessage.Saved, _Mapping]] = ..., hung: _Optional[_Union[HostMessage.Hung, _Mapping]] = ..., gone: _Optional[_Union[HostMessage.Gone, _Mapping]] = ..., came: _Optional[_Union[HostMessage.Came, _Mapping]] = ..., returned: _Optional[_Union[HostMessage.Returned, _Mapping]] = ..., copies: _Optional[_Union[HostMessage.Copies, _Mapping]] = ..., number: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
     __slots__ = ("begin", "norm", "closed", "granted", "evaluate", "last", "stop", "beat", "save", "number", "checksum")

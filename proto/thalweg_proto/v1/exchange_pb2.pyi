@@ -17,7 +17,7 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., job_id: _Optional[str] = ..., rank: _Optional[int] = ..., layout_sha256: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refused", "size", "gradients", "meet", "workers", "slots", "versions", "chunks")
+    __slots__ = ("refused", "size", "gradients", "meet", "workers", "slots", "versions", "spares", "chunks")
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class Welcome(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SPARES_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     refused: str
     size: int
@@ -33,5 +34,6 @@ class Welcome(_message.Message):
     workers: int
     slots: int
     versions: int
+    spares: int
     chunks: int
-    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...
+    def __init__(self, refused: _Optional[str] = ..., size: _Optional[int] = ..., gradients: _Optional[int] = ..., meet: bool = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., versions: _Optional[int] = ..., spares: _Optional[int] = ..., chunks: _Optional[int] = ...) -> None: ...

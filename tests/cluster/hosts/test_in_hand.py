@@ -71,6 +71,42 @@ def test_a_piece_is_done_once_by_the_one_who_has_it():
     assert in_hand.empty
 
 
+def test_what_two_have_in_hand_is_done_by_the_first_and_late_of_the_other():
+    """Worker 1 has a copy of what 0 is in the middle of, and is done first: 0 is away, and gets nothing, until it says
+    that it is done with it; it is still at work, and may hang."""
+    in_hand = of(0, 1)
+    in_hand.whole(0, 1.0)
+    in_hand.give(0, parts(0), 0, 5.0)
+    in_hand.give(1, parts(0), 0, 6.0)
+    [part] = parts(0)
+    assert in_hand.holders(part) == [0, 1]
+    assert in_hand.done(1, part)
+    assert (in_hand.there, in_hand.away(0), in_hand.empty) == ([1], True, True)
+    assert in_hand.working_since == {0: 5.0}
+    assert in_hand.deal(parts(1, 2, step=1)) == {1: parts(1, 2, step=1)}
+    assert [in_hand.late(rank, part) for rank in (1, 0, 0)] == [False, True, False]
+    assert in_hand.there == [0, 1]
+
+
+def test_what_a_dead_worker_has_in_hand_with_another_is_not_dealt_anew():
+    """The other one computes it."""
+    in_hand = of(0, 1)
+    in_hand.give(0, parts(0, 1), 0, 5.0)
+    in_hand.give(1, parts(0), 0, 6.0)
+    assert in_hand.gone(0) == parts(1)
+    assert in_hand.gone(1) == parts(0)
+
+
+def test_where_all_are_away_they_get_what_is_to_be_done():
+    """Else nobody would."""
+    in_hand = of(0, 1)
+    in_hand.give(0, parts(0), 0, 5.0)
+    in_hand.give(1, parts(0), 0, 6.0)
+    in_hand.done(1, parts(0)[0])
+    in_hand.gone(1)
+    assert in_hand.deal(parts(1)) == {0: parts(1)}
+
+
 def test_when_a_step_is_over_its_parts_are_nobodys_but_chunks_stay():
     """With backup workers some parts are late."""
     in_hand = of(0)

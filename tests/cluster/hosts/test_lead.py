@@ -636,3 +636,13 @@ def test_in_async_a_replica_is_made_when_nothing_is_under_way():
     ]
     replicated(hosts, 2)
     assert hosts.committed == [(2, ["0", "1"])]
+
+
+def test_the_lead_counts_the_copies_of_all_hosts():
+    """Two given on host 1, of which one was whole first, and one result that came late; who was waited for is told."""
+    hosts = Barriered()
+    for counts in ({"given": 2, "rank": 1, "waited_s": 0.5}, {"won": 1}, {"late": 1}):
+        hosts.say(1, copies=HostMessage.Copies(**counts))
+    telemetry = hosts.account.telemetry
+    assert (telemetry.copies_given, telemetry.copies_won, telemetry.pushes[Verdict.LATE]) == (2, 1, 1)
+    assert telemetry.waiting.for_s.tolist() == [0.0, 0.5]

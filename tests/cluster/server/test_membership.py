@@ -87,26 +87,68 @@ def test_who_has_nothing_more_to_do_may_go():
     assert membership.call({0}) == [0]
 
 
-EVENTS = st.tuples(st.sampled_from(["join", "gone", "out"]), st.integers(0, 4))
+def test_who_holds_up_all_is_left_out_and_meets_again_when_it_is_back():
+    """Rank 1 of two is in the middle of something: 0 goes on alone, and 1 is taken in once it says that it is out."""
+    membership = meeting(0, 1)
+    assert membership.call({0, 1}, held_up=True) == [0, 1]
+    membership.out(0)
+    assert membership.awaited == {1}
+    membership.leave_out(1)
+    assert membership.ready({0, 1})
+    membership.meet({0})
+    assert membership.call({0, 1}) == []  # it is there, and away
+    assert membership.place(1) == (1, 2)  # what it still tells of
+    membership.out(1)
+    assert membership.call({0, 1}) == [0]
+    membership.out(0)
+    membership.meet({0, 1})
+    assert (membership.members, membership.away) == ((0, 1), set())
+
+
+def test_who_is_left_out_and_alone_is_waited_for():
+    """The one that went on without it is gone."""
+    membership = meeting(0, 1)
+    membership.call({0, 1}, held_up=True)
+    membership.out(0)
+    membership.leave_out(1)
+    membership.meet({0})
+    membership.gone(0)
+    assert membership.call({1}) == []
+    assert not membership.ready({1})
+    membership.out(1)
+    assert membership.ready({1})
+
+
+EVENTS = st.tuples(st.sampled_from(["join", "gone", "out", "leave out", "back"]), st.integers(0, 4))
 
 
 @given(st.lists(EVENTS, max_size=60))
 def test_nobody_meets_before_all_who_met_are_out_or_gone(events):
-    """Whatever happens in whatever order, against a record of who may still be writing; and nobody is forgotten."""
-    membership, joined, writing, called = Membership(), set(), set(), set()
+    """Whatever happens in whatever order, against a record of who may still be writing; and nobody is forgotten. Those
+    who are left out write to what is theirs alone, and do not meet before they are back."""
+    membership, joined, writing, called, away = Membership(), set(), set(), set(), set()
     for what, rank in events:
         if what == "join":
             joined.add(rank)
         elif what == "gone" and rank in joined:
             joined.discard(rank)
             writing.discard(rank)
+            away.discard(rank)
             membership.gone(rank)
         elif what == "out" and rank in called & writing:
             writing.discard(rank)
             membership.out(rank)
+        elif what == "leave out" and rank in called & writing:
+            writing.discard(rank)
+            away.add(rank)
+            membership.leave_out(rank)
+        elif what == "back" and rank in away:
+            away.discard(rank)
+            membership.out(rank)
         called |= set(membership.call(joined))
         if membership.ready(joined):
             assert not writing
-            membership.meet(joined)
-            writing, called = set(joined), set()
-    assert called or writing == joined
+            assert membership.away == away
+            membership.meet(joined - away)
+            writing, called = joined - away, set()
+    assert called or writing == joined - away

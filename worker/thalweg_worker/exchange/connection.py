@@ -15,7 +15,7 @@ from thalweg_proto.v1 import exchange_pb2
 REPORT_S = 0.25
 """How old a step may get before the server is told of it: each telling costs the workers' cores some time."""
 MEETING_FDS = 6
-"""File descriptors that come with a Welcome where the workers meet, and a hand for each of them."""
+"""File descriptors that come with a Welcome where the workers meet, and a hand and a permit for each of them."""
 
 
 class Connection:
@@ -138,4 +138,4 @@ def _fds_of(welcome: exchange_pb2.Welcome) -> int:
     """How many descriptors come with it."""
     if welcome.refused:
         return 0
-    return MEETING_FDS + welcome.workers if welcome.meet else 1
+    return MEETING_FDS + 2 * welcome.workers if welcome.meet else 1

@@ -1,13 +1,15 @@
 """The exchange where the workers of one host meet: the server's process has no part in a step.
 
 Rules:
-  - `parameters()` is the newest version, from the moment `meet` or `complete` returned until the next `complete`. It
+  - `parameters(t)` is the newest version, from the moment `meet` or `complete` returned until the next `complete`. It
     is read-only.
-  - Whoever takes a microbatch (`take`) computes it, and `gradient(m)` belongs to this worker until `arrive`; then all
-    read it, and those of the first microbatches become the next version and the next state of the rule.
+  - Whoever takes a microbatch (`take`) computes it, and `gradient(t, m)` belongs to this worker until `arrive`; then
+    all read it, and those of the first microbatches become the next version and the next state of the rule.
   - In `complete` the worker does its share of the server's work: sum, update, publish (`ServerWork`, handed in).
   - Who meets may change between any two microbatches: where one dies or joins, the server calls all out of the meeting,
     and lets it begin anew, at the same step, with those microbatches that were not computed yet.
+  - A worker that the others would only wait for may be left out of it while it computes (permits.py): others compute
+    its microbatches then. It learns of that when it is done, says what it has, and waits to be told who meets.
   - Waiting blocks in the kernel: no polling, no spinning.
 """
 
@@ -27,6 +29,7 @@ from thalweg_proto import messages
 from thalweg_proto.board import Board, Outcome
 from thalweg_proto.deal import Hands
 from thalweg_proto.faults import NO_FAULTS, Faults
+from thalweg_proto.permits import put_down, take_up
 from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 from thalweg_proto.shared_memory import VERSION_ROWS, MemoryPlan, Vectors
 from thalweg_proto.shares import share
@@ -98,12 +101,14 @@ class MeetingExchange:
     chunks:       the chunks of the held-out set that it evaluates
     push_s, apply_s: of the last step, in seconds (messages.StepRecord)
     faults:       what is planned for this worker
+    moved:        whether rows have other places since the last `meet`
     """
 
     def __init__(self, connection: Connection, new_server_work: NewServerWork, faults: Faults = NO_FAULTS) -> None:
         """Maps what the server handed over."""
         self.connection = connection
         self.faults = faults
+        self.moved = False
         self.rank = connection.rank
         self.push_s = self.apply_s = 0.0
         self._alarm = select.poll()
@@ -118,22 +123,37 @@ class MeetingExchange:
         gates = RendezvousFds(fds[2], (fds[3], fds[4]))
         self._rendezvous = Rendezvous(gates, connection.fileno(), cpus=len(os.sched_getaffinity(0)))
         self._copies = Copies(connection, self.board, fds[5])
-        self._hands = Hands(fds[MEETING_FDS:], self.board, connection.fileno())
+        hands, permits = fds[MEETING_FDS:][: welcome.workers], fds[MEETING_FDS + welcome.workers :]
+        self._hands = Hands(hands, self.board, connection.fileno())
+        self._permit = os.dup(permits[self.rank])
+        for fd in permits:
+            os.close(fd)
+        self._out = False  # whether it was left out
+        self._losses: dict[int, float] = {}  # of the microbatches that are computed, and not on the board yet
         self._others: tuple[int, ...] = ()
         self._sitting_out, self._pace, self._own_s = SittingOut(), Pace(), 0.0
         self._last = False
         self._work = new_server_work(plan, self._vectors, self.board, rank=self.rank, copies=self._copies)
-        # Views are made once: a step creates no array.
-        self._parameters = [connection.layout.views(self._vectors.version(row)) for row in range(VERSION_ROWS)]
+        self._parameters = self._views()
+
+    def _views(self) -> list[dict[str, NDArray[np.float32]]]:
+        """Made once, or where rows have other places: a step creates no array."""
+        return [self.connection.layout.views(self._vectors.version(row)) for row in range(VERSION_ROWS)]
 
     def meet(self) -> bool:
-        """Waits until it is said who meets from now on; False where the run is over."""
-        self.idle()
+        """Waits until it is said who meets from now on; False where the run is over. What `parameters` and `gradient`
+        gave before is of no use any more where `moved` says so."""
+        if not self._out:
+            self.idle()
         while not isinstance(message := self.connection.receive(), messages.Begin):
             if isinstance(message, messages.Stop):
                 return False
             self.connection.regrouped()
-        members = self.board.members
+        members, places = self.board.members, self.board.places
+        self._out, self.moved = False, places != self._vectors.places
+        if self.moved:
+            self._vectors.places = places
+            self._parameters = self._views()
         place, count = members.index(self.rank), len(members)
         self.microbatches = share(self.connection.welcome.gradients, place, count)
         self.chunks = share(self.connection.welcome.chunks, place, count)
@@ -143,13 +163,14 @@ class MeetingExchange:
         self._work.join(place, count)
         return True
 
-    def parameters(self) -> dict[str, NDArray[np.float32]]:
-        """The newest version by name, read-only views."""
-        return self._parameters[self.board.version % VERSION_ROWS]
+    def parameters(self, version: int) -> dict[str, NDArray[np.float32]]:
+        """The newest version, which is `version`, by name, read-only views."""
+        return self._parameters[version % VERSION_ROWS]
 
-    def gradient(self, microbatch: int) -> dict[str, NDArray[np.float32]]:
-        """Where the gradient of `microbatch` for this step goes, by name, new writable views."""
-        return self.connection.layout.views(self._vectors.gradient(self.board.version, microbatch))
+    def gradient(self, step: int, microbatch: int) -> dict[str, NDArray[np.float32]]:
+        """Where the gradient of `microbatch` for the step `step` goes, which this worker is in, by name, new writable
+        views."""
+        return self.connection.layout.views(self._vectors.gradient(step, microbatch))
 
     def take(self) -> Iterator[list[int]]:
         """The microbatches that this worker computes in this step, some at a time; these are computed before the next
@@ -166,14 +187,37 @@ class MeetingExchange:
             mark = yield from self._computed(some, mark)
 
     def _computed(self, some: list[int], begin: float) -> Generator[list[int], None, float]:
-        board, rank = self.board, self.rank
+        board, rank, step = self.board, self.rank, self.board.version
+        self._losses.clear()
+        board.begins(rank, some)
         board.busy_since[rank] = begin
+        put_down(self._permit)
         yield some
         end = perf_counter()
+        self._own_s = self._pace.took((end - begin) / len(some))
+        if self._out or not take_up(self._permit):
+            self._out = True
+            for m, loss in self._losses.items():
+                self.connection.send(messages.pack_computed(messages.Computed(step, m, loss)))
+            return end
         for m in some:
-            board.done[m] = board.version + 1
-        board.piece_s[rank] = self._own_s = self._pace.took((end - begin) / len(some))
+            board.losses[m], board.done[m] = self._losses[m], step + 1
+        board.piece_s[rank] = self._own_s
         return end
+
+    def computed(self, microbatch: int, loss: float) -> None:
+        """A microbatch that this worker took is computed: its gradient is there, and this is its mean loss."""
+        self._losses[microbatch] = loss
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the others go on without this worker, in the middle of what it computes: then what it reads may be
+        anything."""
+        if not self._out:
+            self._out = not take_up(self._permit)
+            if not self._out:
+                put_down(self._permit)
+        return self._out
 
     def _slow(self) -> bool:
         board = self.board
@@ -198,6 +242,8 @@ class MeetingExchange:
 
     def arrive(self) -> Iterator[list[int]]:
         """Says that this worker's gradients are there. The last one to say so gets what nobody has taken."""
+        if self._out:
+            return
         board, step = self.board, self.board.version
         self.faults.at("push.before", step)
         begin = perf_counter()
@@ -217,7 +263,7 @@ class MeetingExchange:
 
         False where the server calls: `meet` says for what. Raises ServerError where the server is gone.
         """
-        if self._last and self._called():
+        if self._out or (self._last and self._called()):
             return False
         going = self._go_on(self._last, self._pushed, meanwhile)
         for work, once in self._work.shares:
@@ -253,9 +299,10 @@ class MeetingExchange:
 
     def _called(self) -> bool:
         """Whether the server calls, or is gone."""
-        return bool(self._alarm.poll(0))
+        return self._out or bool(self._alarm.poll(0))
 
     def close(self) -> None:
+        os.close(self._permit)
         self._hands.close()
         self._work.close()
         self._copies.close()

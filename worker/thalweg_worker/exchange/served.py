@@ -5,6 +5,8 @@ Rules:
     it is about to read, and for nothing more.
   - A gradient belongs to this worker from Work until it has said that its last element is final; what is final already
     may be read by the server at any time. Where another worker began it, and is gone, only the rest of it does.
+  - Another worker may be told to compute the same part, elsewhere, where this one is slow. What is then first is used,
+    and a step may be over before this worker is done with its part.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ class ServedExchange:
         self.waited_s = 0.0
         welcome = connection.welcome
         plan = ServedPlan(
-            size=welcome.size, versions=welcome.versions, gradients=welcome.gradients, slots=welcome.slots
+            size=welcome.size,
+            versions=welcome.versions,
+            gradients=welcome.gradients,
+            slots=welcome.slots,
+            spares=welcome.spares,
         )
         self._vectors = ServedVectors(plan, connection.fds[0], server=False)
         os.close(connection.fds[0])
@@ -65,11 +71,19 @@ class ServedExchange:
         else:
             self._heard.append(message)
 
-    def superseded(self, step: int) -> bool:
-        """Whether the server has gone on to a step after `step`: what is not pushed of it by now comes too late."""
+    def superseded(self, work: Work) -> bool:
+        """Whether what is not pushed of `work` by now comes too late: the server has gone on to a later step, or the
+        next version begins to be there, for which it has all parts of this one. What this worker reads may be of
+        several versions then."""
         while self._poll.poll(0):
             self._hear()
-        return any(isinstance(m, Stop) or (isinstance(m, Work) and m.step > step) for m in self._heard)
+        return self._ready.version > work.version or any(
+            isinstance(m, Stop) or (isinstance(m, Work) and m.step > work.step) for m in self._heard
+        )
+
+    def leave_part(self, step: int, part: int) -> None:
+        """Says that it will not compute a part."""
+        self.connection.send(messages.pack_part_left(messages.PartLeft(step, part)))
 
     def wait(self, version: int, end: int) -> None:
         """Waits until the elements [0, end) of `version` are there. StoppedError where the server ends the run."""
@@ -97,12 +111,12 @@ class ServedExchange:
 
     def gradient(self, index: int) -> NDArray[np.float32]:
         """The `index`-th gradient in the memory of this host, flat, writable; Work says which are this worker's."""
-        row: NDArray[np.float32] = self._vectors.gradients[index]
-        return row
+        return self._vectors.gradients[index]
 
-    def state(self, index: int) -> list[NDArray[np.float32]]:
-        """The state of the own rule of the worker whose gradient is the `index`-th, each array flat, writable."""
-        return list(self._vectors.state[index])
+    def state(self, index: int, version: int) -> list[NDArray[np.float32]]:
+        """The state, at `version`, of the own rule of the worker whose gradient is the `index`-th, each array flat,
+        writable."""
+        return self._vectors.state(index, version)
 
     def final(self, step: int, part: int, begin: int, loss: float) -> None:
         """Says that the elements from `begin` on of a part's gradient are final; with begin = 0, its loss."""

@@ -13,6 +13,7 @@ import contextlib
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -185,20 +186,29 @@ class _InPlace(_Loop):
         self._rest: NDArray[np.float32] | None = None  # where the begin of that goes
 
     def _compute(self, work: Work) -> None:
-        size = self._layout.size
+        size, exchange = self._layout.size, self._exchange
         for index, part in enumerate(range(work.begin, work.end), work.gradient):
-            if self._exchange.superseded(work.step):
-                return
+            if exchange.superseded(work):
+                exchange.leave_part(work.step, part)
+                continue
             self._now, self._told = (work.step, part), work.until
             self._take(work.step, part)
             gradient = self._gradient(work, index, part) if work.until == size else self._again(work, index, part)
-            loss = self._differentiate(gradient)
+            try:
+                loss = self._differentiate(gradient)
+            except Exception:
+                # On parameters of several versions any model may fail; what it came to is not asked for.
+                if not exchange.superseded(work):
+                    raise
+                self._bound.clear()
+                exchange.leave_part(work.step, part)
+                continue
             self._bring(0)
             self._push(work.step, part, 0, loss)
             self._rest = None
 
     def _gradient(self, work: Work, index: int, part: int) -> Callable[[], float]:
-        key = (work.version % self._exchange.versions, part)
+        key = (work.version % self._exchange.versions, part, index)
         if key not in self._bound:
             self._bound[key] = self._bind(work, part, self._exchange.gradient(index))
         return self._bound[key]
@@ -291,12 +301,16 @@ class _Local(_Loop):
         exchange, how = self._exchange, self._how
         if self._update is None:
             assert how.new_local_update is not None  # the launch gives it where there are local steps
-            self._update = how.new_local_update(exchange.state(work.gradient))
+            self._update = how.new_local_update()
+        before, after = (exchange.state(work.gradient, version) for version in (work.version, work.version + 1))
         exchange.wait(work.version, self._layout.size)
         start = exchange.vector(work.version)
         np.copyto(self._copy, start)
         first = work.step * how.local_steps
-        losses = [self._step(step, self._update) for step in range(first, min(first + how.local_steps, how.steps))]
+        losses = []
+        for step in range(first, min(first + how.local_steps, how.steps)):
+            losses.append(self._step(step, partial(self._update, before=before, after=after)))
+            before = after
         mark = perf_counter()
         change = exchange.gradient(work.gradient)
         np.subtract(start, self._copy, out=change)
@@ -304,7 +318,7 @@ class _Local(_Loop):
         self._compute_s += perf_counter() - mark
         self._push(work.step, work.begin, 0, float(np.mean(losses)))
 
-    def _step(self, step: int, update: LocalUpdate) -> float:
+    def _step(self, step: int, update: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]) -> float:
         """One step of this worker on its own part of the batch; its mean loss."""
         loss = 0.0
         for index, part in enumerate(self._parts):
