@@ -25,6 +25,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.beside import tables_in
 from thalweg_worker.datasets.parquet import features, features_dtype, opened, parts
 from thalweg_worker.datasets.source import Source
 from thalweg_worker.datasets.stored import Array, StoredArray
@@ -35,10 +36,7 @@ VARIABLE = "THALWEG_CACHE"
 def read_parquet_folder(field: str, folder: str, label: str) -> Source:
     """The rows of all .parquet files of a folder. Raises InputError where one is damaged, of no use, or different from
     the first; where pyarrow is missing; or where there is no room to decode them to."""
-    files = sorted(path.name for path in Path(folder).glob("*.parquet"))
-    if not files:
-        others = len(os.listdir(folder))
-        raise InputError([Problem(field, "a folder with .parquet files", f"none among {others} files and folders")])
+    files = [path.name for path in tables_in(Path(folder), field)]
     names, x_dtypes, y_dtypes, rows = _surveyed(field, folder, files, label)
     if rows < 1:
         raise InputError([Problem(field, "at least one sample", "no rows")])
