@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Samples, TrainEval, load_dataset, parquet_folder, ready
+from thalweg_worker.datasets import Fetcher, Samples, TrainEval, load_dataset, parquet_folder, ready
 from thalweg_worker.datasets.reading import read_source
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -143,7 +143,8 @@ def test_a_worker_maps_it_and_decodes_it_where_its_host_has_not(
     expected = everything(data.train)[0].tobytes() + everything(data.train)[1].tobytes()
     code = (
         "import pickle, sys, numpy as np\n"
-        "train, held_out = [part.open() for part in pickle.load(sys.stdin.buffer)]\n"
+        "from thalweg_worker.datasets import Fetcher\n"
+        "train, held_out = [part.open(Fetcher()) for part in pickle.load(sys.stdin.buffer)]\n"
         "x, y = np.empty((len(train), 2), np.float32), np.empty(len(train), np.int64)\n"
         "train.take(np.arange(len(train)), x, y)\n"
         "sys.stdout.buffer.write(x.tobytes() + y.tobytes())\n"
@@ -172,10 +173,10 @@ def test_what_has_changed_since_the_job_was_read_is_refused(folder: Path, monkey
     with pytest.raises(
         InputError, match=r"part-2.parquet: expected \d+ bytes, as when the job was read; found \d+ bytes"
     ):
-        shipment.open()
+        shipment.open(Fetcher())
     (folder / "part-0.parquet").unlink()
     with pytest.raises(InputError, match=r"part-0.parquet: expected a folder that every host of the cluster can read"):
-        shipment.open()
+        shipment.open(Fetcher())
 
 
 def test_memory_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

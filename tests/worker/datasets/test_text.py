@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Loaded, Samples, TrainEval, load_dataset, text
+from thalweg_worker.datasets import Fetcher, Loaded, Samples, TrainEval, load_dataset, text
 
 
 def load(folder: Path, train: str, seed: int = 0, **section: Any) -> TrainEval:
@@ -122,8 +122,8 @@ def test_a_text_is_kept_and_shipped_once(tmp_path: Path, characters: int, bytes_
     sizes = sorted(buffer.raw().nbytes for buffer in buffers)
     assert sizes == [len(text_) * bytes_]
     train, held_out = pickle.loads(stream.getvalue(), buffers=[buffer.raw().toreadonly() for buffer in buffers])
-    assert windows(train.open(), data) == windows(data.train, data)
-    assert windows(held_out.open(), data) == windows(data.eval, data)
+    assert windows(train.open(Fetcher()), data) == windows(data.train, data)
+    assert windows(held_out.open(Fetcher()), data) == windows(data.eval, data)
 
 
 def test_a_text_is_read_in_bounded_memory(tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ Of these rules text (text.py) and user's functions (user_set.py, function_loadin
 
 What each set is to the step loop is `Samples`. Workers get one as its `to_shipment()`: mapped arrays travel as path
 and place, the others as arrays (through Ray's object store without a copy for each worker), a user's function as the
-text of its file. A Dataset pickles as its shipment.
+text of its file, whose samples are fetched while the step before computes (fetcher.py). A Dataset pickles as its
+shipment.
 """
 
 from thalweg_worker.datasets.dataset import Dataset, Shipment
+from thalweg_worker.datasets.fetcher import Fetcher
 from thalweg_worker.datasets.loaded import Loaded, TrainEval
 from thalweg_worker.datasets.loading import load_dataset
 from thalweg_worker.datasets.samples import Samples, Shipped
@@ -41,6 +43,7 @@ from thalweg_worker.datasets.stored import MappedArray
 
 __all__ = [
     "Dataset",
+    "Fetcher",
     "Loaded",
     "MappedArray",
     "Samples",
