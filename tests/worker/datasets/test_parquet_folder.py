@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Fetcher, Samples, TrainEval, load_dataset, parquet_folder, ready
+from thalweg_worker.datasets import Fetcher, Samples, TrainEval, load_dataset, ready
+from thalweg_worker.datasets.cache import VARIABLE, cache_folder
 from thalweg_worker.datasets.reading import read_source
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -27,7 +28,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where tables are decoded to, with nothing in it."""
-    monkeypatch.setenv(parquet_folder.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -175,7 +176,7 @@ def test_what_has_changed_since_the_job_was_read_is_refused(folder: Path, monkey
     ):
         shipment.open(Fetcher())
     (folder / "part-0.parquet").unlink()
-    with pytest.raises(InputError, match=r"part-0.parquet: expected a folder that every host of the cluster can read"):
+    with pytest.raises(InputError, match=r"part-0.parquet: expected a file that every host of the cluster can read"):
         shipment.open(Fetcher())
 
 
@@ -254,15 +255,15 @@ def test_a_disk_that_fills_up_leaves_nothing(folder: Path, cache: Path) -> None:
 
 def test_a_cache_that_cannot_be_made_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(parquet_folder.VARIABLE, str(tmp_path / "file" / "cache"))
-    assert f"{tmp_path / 'file' / 'cache'}: a folder to decode it to; found Not a directory" in problems(folder)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "cache"))
+    assert f"{tmp_path / 'file' / 'cache'}: a folder for it; found Not a directory" in problems(folder)
 
 
 def test_where_tables_are_decoded_to() -> None:
     """THALWEG_CACHE, else the user's cache."""
-    assert parquet_folder.cache_folder({"THALWEG_CACHE": "/a"}) == Path("/a")
-    assert parquet_folder.cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/thalweg")
-    assert parquet_folder.cache_folder({}) == Path.home() / ".cache" / "thalweg"
+    assert cache_folder({"THALWEG_CACHE": "/a"}) == Path("/a")
+    assert cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/thalweg")
+    assert cache_folder({}) == Path.home() / ".cache" / "thalweg"
 
 
 def test_a_folder_with_the_name_of_a_file_that_is_written_as_folders(folder: Path) -> None:

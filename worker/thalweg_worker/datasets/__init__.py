@@ -13,7 +13,7 @@
 | .csv with a header, UTF-8             | (N, columns but the label)           | memory                              |
 | .parquet                              | (N, columns but the label)           | memory (needs pyarrow)              |
 | a folder of .parquet files            | (N, columns but the label)           | decoded once to a cache, and mapped |
-| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory: a byte or two a character   |
+| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory; a large one as such a folder |
 | "FILE.py:FUNCTION"                    | (N, ...) as its samples are          | where the user's code has it        |
 
 Rules:
