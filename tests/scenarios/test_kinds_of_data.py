@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from tests.scenarios.conftest import REPOSITORY
+from tests.scenarios.conftest import REPOSITORY, THALWEG, environment
 
 from thalweg_proto.job import load_job
 from thalweg_worker.batches import BatchSource
@@ -103,6 +105,18 @@ def test_a_text_with_the_engine_numpy(train, tmp_path):
     assert len({run.summary["weights_sha256"] for run in runs}) == 1
     assert runs[0].summary["eval"]["accuracy"] == 1
     assert runs[0].summary["eval"]["loss"] < 0.5
+    (tmp_path / "net.py").unlink()
+    done = subprocess.run(
+        [*THALWEG, "eval", str(runs[0].folder), "--json"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        f"net.py is gone since the run; its own copy is used: {runs[0].folder}/source/model.use/net.py" in done.stderr
+    )
+    assert json.loads(done.stdout)["loss"] == runs[0].summary["eval"]["loss"]
 
 
 DATA = """

@@ -13,7 +13,7 @@
 | .csv with a header, UTF-8             | (N, columns but the label)           | memory                              |
 | .parquet                              | (N, columns but the label)           | memory (needs pyarrow)              |
 | a folder of .parquet files            | (N, columns but the label)           | decoded once to a cache, and mapped |
-| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory; a large one as such a folder |
+| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory; a large one in the cache    |
 | "FILE.py:FUNCTION"                    | (N, ...) as its samples are          | where the user's code has it        |
 
 Rules:
@@ -34,6 +34,7 @@ shipment.
 """
 
 from thalweg_worker.datasets.dataset import Dataset, Shipment
+from thalweg_worker.datasets.fetched import FetchedDataset
 from thalweg_worker.datasets.fetcher import Fetcher
 from thalweg_worker.datasets.loaded import Loaded, TrainEval
 from thalweg_worker.datasets.loading import load_dataset
@@ -43,6 +44,7 @@ from thalweg_worker.datasets.stored import MappedArray
 
 __all__ = [
     "Dataset",
+    "FetchedDataset",
     "Fetcher",
     "Loaded",
     "MappedArray",
