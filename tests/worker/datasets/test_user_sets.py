@@ -334,6 +334,10 @@ def test_what_the_users_code_raises_has_its_traceback(folder: Path) -> None:
     [
         ("def dataset():\n    return 3\n", "a data set with len(...) and [index]; found a int"),
         ("def dataset():\n    return (i for i in range(3))\n", "an iterable-style data set has no order"),
+        (
+            "class Dataset:\n    __module__ = 'ray.data.dataset'\ndataset = Dataset\n",
+            "found a Dataset\n    a Ray Data set has no samples by index: write it once",
+        ),
         ("def dataset():\n    return []\n", "at least one sample; found none"),
         ("def dataset():\n    return [(1.0, 2)] * 9\n", "sample 0: expected x: an array; found a single number"),
         ("def dataset():\n    return [(['a'], 2)] * 9\n", "sample 0: expected x: numbers; found dtype <U1"),
