@@ -18,13 +18,13 @@ PROTOCOL_VERSION: Final = 1
 CHUNK_BYTES_MAX: Final = 1 << 20
 LOG_BYTES_MAX: Final = 64 << 10
 """Of one message of a log."""
-FILES_MAX: Final = 64
+FILES_MAX: Final = 1000
 PRIORITY_MAX: Final = 100
 LIST_MAX, LIST_DEFAULT = 1000, 100
 ADDRESS: Final = "THALWEG_ADDRESS"
 """The environment variable that has the service's address, for its clients."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_PARTS_MAX, _PART_BYTES_MAX = 16, 255
 
 
 class State(str, Enum):
@@ -66,12 +66,19 @@ def is_request_id(text: str) -> bool:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether `name` leads nowhere but into the folder of a job that was shipped, and not to the job file itself."""
+    """Whether `name` leads nowhere but into the folder of a job that was shipped, and not to the job file itself: 2 to
+    16 parts, none hidden, "..", longer than 255 bytes or with characters that are not printed."""
     parts = name.split("/")
-    return 2 <= len(parts) <= 3 and all(_PART.fullmatch(part) for part in parts)
+    return 2 <= len(parts) <= _PARTS_MAX and all(map(_is_part, parts))
+
+
+def _is_part(part: str) -> bool:
+    # What is not printable has control characters, and surrogates, which UTF-8 does not have.
+    plain = part.isprintable() and "\\" not in part
+    return plain and 0 < len(part.encode()) <= _PART_BYTES_MAX and not part.startswith(".")
 
 
 def plain(name: str) -> str:
-    """A file's own name as a part that `is_file_name` takes; its suffix stays."""
+    """A file's own name as a part that anything takes; its suffix stays."""
     text = re.sub(r"[^A-Za-z0-9_.+-]", "_", name).lstrip(".+-")[-100:].lstrip(".+-")
     return text or "file"

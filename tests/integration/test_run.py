@@ -46,7 +46,7 @@ def build(data_spec):
 @pytest.mark.parametrize("workers", [2, [1, 1]], ids=["a host", "two hosts"])
 def test_a_parameter_may_be_a_single_number(workers):
     """It has no axis where the model sees it, nor in the weights."""
-    model = {"use": "build", "file": UserFile(path="/jobs/one.py", text=ONE_NUMBER)}
+    model = {"use": "build", "file": UserFile(path="/jobs/one.py", source=ONE_NUMBER.encode())}
     run = train_locally(model=model, workers=workers, steps=30)
     assert (run.result.error, run.worker_errors) == (None, [])
     assert run.weights["scale"].shape == ()

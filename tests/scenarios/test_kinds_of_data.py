@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from tests.scenarios.conftest import REPOSITORY
+from tests.scenarios.conftest import REPOSITORY, THALWEG, environment
+from tests.scenarios.test_readme import BLOCKS
 
 from thalweg_proto.job import load_job
 from thalweg_worker.batches import BatchSource
@@ -103,6 +107,18 @@ def test_a_text_with_the_engine_numpy(train, tmp_path):
     assert len({run.summary["weights_sha256"] for run in runs}) == 1
     assert runs[0].summary["eval"]["accuracy"] == 1
     assert runs[0].summary["eval"]["loss"] < 0.5
+    (tmp_path / "net.py").unlink()
+    done = subprocess.run(
+        [*THALWEG, "eval", str(runs[0].folder), "--json"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        f"net.py is gone since the run; its own copy is used: {runs[0].folder}/source/model.use/net.py" in done.stderr
+    )
+    assert json.loads(done.stdout)["loss"] == runs[0].summary["eval"]["loss"]
 
 
 DATA = """
@@ -171,5 +187,27 @@ def test_a_folder_of_tables_gives_the_bits_of_an_array(train, tmp_path, monkeypa
     np.savez(tmp_path / "set.npz", x=clouds.x, y=clouds.y)
     sets = ('model={use="linear"}', "train.steps=40")
     runs = [train(f'data={{train="{data}"}}', *sets, out=data[:3]) for data in ("set.npz", "tables")]
+    assert [run.status for run in runs] == [0, 0], runs[1].output
+    assert len({run.summary["weights_sha256"] for run in runs}) == 1
+
+
+def test_a_ray_data_set_becomes_a_folder_of_tables_in_its_order(train, tmp_path, monkeypatch, ray_address):
+    """As the README shows it, on many blocks whose tasks end in any order: the bits are those of an array."""
+    for module in ("pandas", "pyarrow"):
+        pytest.importorskip(module, reason="it comes with ray[data]")
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "cache"))
+    i = np.arange(500)
+    x, y = np.stack([1.5 * i, i % 7], axis=1), i % 3
+    np.savez(tmp_path / "set.npz", x=x, y=y)
+    shown = next(text for language, text in BLOCKS if language == "python" and "ray.data" in text)
+    (tmp_path / "events").mkdir()
+    for part in range(20):
+        rows = [f"{n},{1.5 * n},{n % 7},{n % 3}" for n in range(25 * part, 25 * part + 25)]
+        (tmp_path / "events" / f"{part:02}.csv").write_text("\n".join(["id,a,b,label", *rows]) + "\n")
+    code = shown.replace("/tmp/", f"{tmp_path}/")
+    subprocess.run([sys.executable, "-c", code], env=environment(RAY_ADDRESS=ray_address), check=True)
+    assert len(list((tmp_path / "table").glob("*.parquet"))) > 1
+    sets = ('model={use="linear"}', "train.steps=40")
+    runs = [train(f'data={{train="{data}"}}', *sets, out=data[:3]) for data in ("set.npz", "table")]
     assert [run.status for run in runs] == [0, 0], runs[1].output
     assert len({run.summary["weights_sha256"] for run in runs}) == 1

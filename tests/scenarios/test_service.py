@@ -14,8 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.scenarios.conftest import REPOSITORY, environment, until
+from tests.scenarios.conftest import environment, until
 from tests.scenarios.served import Served
+from tests.scenarios.test_kinds_of_data import BIGRAM
 
 from thalweg_cluster.client import Client
 
@@ -49,16 +50,73 @@ def test_submit_watch_jobs_and_logs_of_a_job_and_its_bits_are_those_of_train(ser
     assert len(service.command("jobs", "--state", "running").splitlines()) == 1, "only the head of the table"
 
 
+MODEL = """
+from nets.sizes import width
+
+import helpers
+
+
+def build(data_spec):
+    from thalweg_worker.models import mlp
+
+    return mlp.build(data_spec, hidden=[helpers.twice(width)])
+"""
+DATA = """
+import helpers
+
+
+def data(size):
+    class Rows:
+        classes = ["even", "odd"]
+
+        def __len__(self):
+            return helpers.twice(size)
+
+        def __getitem__(self, i):
+            return [float(i), 1.0], i % 2
+
+    return Rows()
+"""
+
+
 @pytest.mark.slow
-def test_a_model_and_data_of_ones_own_are_shipped(service, tmp_path):
-    """The service has nothing but what was sent; `submit --watch` shows it to its end."""
-    rows = "".join(f"{i % 3},{i},{-i % 5}\n" for i in range(60))
-    (tmp_path / "data.csv").write_text("label,a,b\n" + rows)
-    shutil.copy(REPOSITORY / "cluster/jobs/my_model.py", tmp_path / "mine.py")
+@pytest.mark.parametrize("kind", ["function", "folder", "text"])
+def test_what_a_job_names_is_shipped_and_what_belongs_to_it(kind, service, tmp_path, train):
+    """Modules beside a model and a data set, a folder of tables, a text, first weights: the service has nothing but
+    what was sent, and comes to the bits of `train`, here; its workers have the modules, too."""
+    (tmp_path / "nets").mkdir()
+    texts = {"mine.py": MODEL, "rows.py": DATA, "helpers.py": "def twice(n):\n    return 2 * n\n", "a.txt": "abc" * 99}
+    texts |= {
+        "nets/sizes.py": "width = 4\n",
+        "nets/bigram.py": BIGRAM,
+        "by_character.py": "from nets.bigram import build\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    data, use = {
+        "function": ('train = "rows.py:data"\nsize = 20\n', "mine.py:build"),
+        "folder": ('train = "tables"\n', "mine.py:build"),
+        "text": ('train = "a.txt"\ncontext = 4\n', "by_character.py:build"),
+    }[kind]
+    if kind == "folder":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        (tmp_path / "tables").mkdir()
+        for place, name in enumerate(("b 1", "a")):
+            table = pyarrow.table({"label": [i % 3 for i in range(40)], "x": [i * 0.1 - place for i in range(40)]})
+            parquet.write_table(table, tmp_path / "tables" / f"{name}.parquet")
     file = tmp_path / "own.toml"
-    file.write_text('[data]\ntrain = "data.csv"\n[model]\nuse = "mine.py:build"\n[train]\nsteps = 5\nbatch_size = 8\n')
-    shown = service.command("submit", str(file), "--watch")
-    assert "(own): succeeded" in shown
+    file.write_text(
+        f'[data]\n{data}[model]\nuse = "{use}"\n[train]\nsteps = 5\nbatch_size = 8\n[cluster]\nworkers = 2\n'
+    )
+    first = train(file=file, out="first")
+    assert first.status == 0, first.output
+    init = f"model.init={first.folder}/weights.safetensors"
+    here = train(init, file=file)
+    assert here.status == 0, here.output
+    number = json.loads(service.command("submit", str(file), "--json", "--set", init))["id"]
+    assert f"job {number} (own): succeeded" in service.command("watch", number)
+    assert service.summary(number)["weights_sha256"] == here.summary["weights_sha256"]
 
 
 def test_a_job_file_that_the_service_refuses_gets_the_messages_of_train(service, job, tmp_path, train):

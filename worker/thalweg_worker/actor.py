@@ -14,7 +14,7 @@ from thalweg_proto.faults import PlannedFaults
 from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
-from thalweg_worker.datasets import Shipped
+from thalweg_worker.datasets import Fetcher, Shipped
 from thalweg_worker.engines import make_engine, model_for, with_faults
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
@@ -67,8 +67,9 @@ class Worker:
         self._spec = spec
         self._rank = rank
         training, held_out = data
-        self._training = training.open()
-        self._held_out = held_out.open() if held_out is not None else None
+        fetcher = Fetcher()
+        self._training = training.open(fetcher)
+        self._held_out = held_out.open(fetcher) if held_out is not None else None
         model = model_for(spec.engine, spec.model, spec.data_spec, spec.sampler.seed)
         classify = spec.data_spec.task == "classification"
         times = spec.emulated_ms

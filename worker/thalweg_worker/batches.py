@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,36 @@ class BatchSource:
         self._stream = SampleStream(sampler, microbatches)
         self._buffers: dict[int, Batch] = {}
         self._drawn: tuple[int, int] | None = None
+        self._step = -1  # the newest that was begun
+        self._own: list[int] = []  # microbatches that it begins with
+        self._taken: set[int] = set()  # of these
         self._rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # of the data set, that were drawn last
 
     def expect(self, microbatches: Sequence[int]) -> None:
         """These will be drawn in most steps: their samples are worked out for many steps at once."""
         if self._stream.microbatches != tuple(microbatches):
             self._stream = SampleStream(self._sampler, microbatches)
+
+    def begin(self, step: int, microbatches: Sequence[int]) -> None:
+        """These will be drawn in `step`, and probably in the next one: where samples are fetched apart, that begins
+        now, with this step's. It may be called again with more of the same step."""
+        if not self._dataset.apart:
+            return
+        if step != self._step:
+            self._step, self._own, self._taken = step, [], set()
+        self._own += [m for m in microbatches if m not in self._own]
+        now = [(step, m) for m in self._own if m not in self._taken]
+        self.ahead([*now, *((step + 1, m) for m in self._own)])
+
+    def ahead(self, units: Iterable[tuple[int, int]]) -> None:
+        """Steps and microbatches that will probably be drawn next."""
+        if self._dataset.apart:
+            self._dataset.ahead([self._indices(*unit) for unit in units])
+
+    def draw_early(self, step: int, microbatch: int) -> None:
+        """`draw`, in time that would be waited away; nothing where samples are fetched apart, since that goes on."""
+        if not self._dataset.apart:
+            self.draw(step, microbatch)
 
     def batch(self, microbatch: int) -> Batch:
         """Where the samples of `microbatch` are drawn to; it may serve other microbatches, too."""
@@ -54,12 +78,16 @@ class BatchSource:
         if self._drawn == (step, microbatch):
             return
         batch = self.batch(microbatch)
-        expected = microbatch in self._stream.microbatches
-        self._rows = (self._stream if expected else self._sampler).indices(step, microbatch)
+        self._rows = self._indices(step, microbatch)
+        self._taken.add(microbatch)
         self._dataset.take(self._rows, batch.x, batch.y)
         assert batch.key is not None
         batch.key[1:] = step, microbatch
         self._drawn = (step, microbatch)
+
+    def _indices(self, step: int, microbatch: int) -> NDArray[np.int64]:
+        expected = microbatch in self._stream.microbatches
+        return (self._stream if expected else self._sampler).indices(step, microbatch)
 
     def take(self, step: int, microbatch: int) -> None:
         """Draws the samples, for a gradient that will be pushed: they go into the step.

@@ -109,7 +109,11 @@ def submit(
     as_json: AsJson = False,
     address: Address = None,
 ) -> None:
-    """Hand a job over to the service, with the files that it names; it starts when there is room."""
+    """Hand a job over to the service; it starts when there is room.
+
+    What the job names goes with it: data, a folder of .parquet files, first weights, a model or data set of your own
+    and what that imports from beside it; 256 MiB in all, unless the service was started with another --files-max.
+    """
     with reported(), client_for(address) as client:
         taken = client.submit(job, set_ or [], priority=priority, request_id=request_id, in_place=in_place)
         if as_json:

@@ -54,13 +54,16 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there. Default: refuse to.")] = False,
 ) -> None:
-    """Write the weights of a run as a file that your own framework loads, with your own names."""
+    """Write the weights of a run as a file that your own framework loads, with your own names.
+
+    Where the model's file has changed since, or is gone, the run's own copy of it is used.
+    """
     with reported():
         from thalweg_cluster.launch.exporting import export as write
         from thalweg_cluster.launch.exporting import how_to_load
 
         trained, file = write(folder, to.value, out, force=force)
-        _print_refused(trained)
+        _print_notes(trained, builds=to.value == trained.job.cluster.engine)
         console = _plain()
         count = sum(array.size for array in trained.parameters.values())
         console.print(f"{_weights(trained)}: {len(trained.parameters):,} arrays, {count:,} numbers, written to {file}")
@@ -82,7 +85,10 @@ def evaluate(
         bool, typer.Option("--json", help="Print one JSON object: loss, accuracy, samples, step. Default: a table.")
     ] = False,
 ) -> None:
-    """Show loss and accuracy of a run's weights on a data set, scaled and with classes as in training."""
+    """Show loss and accuracy of a run's weights on a data set, scaled and with classes as in training.
+
+    Where a file of your own has changed since, or is gone, the run's own copy of it is used.
+    """
     with reported():
         from thalweg_cluster.launch.evaluating import evaluate_run, read_data
         from thalweg_cluster.launch.trained import read_trained
@@ -94,7 +100,7 @@ def evaluate(
         if trained is None or problems:
             raise InputError(problems)
         found = evaluate_run(trained, instead)
-        _print_refused(trained)
+        _print_notes(trained, builds=True)
         if as_json:
             print(json.dumps({**dataclasses.asdict(found), "step": trained.step}))
             return
@@ -115,12 +121,15 @@ def _weights(trained: Trained) -> str:
     return f"{trained.job.name} after step {trained.step:,}, {which}"
 
 
-def _print_refused(trained: Trained) -> None:
+def _print_notes(trained: Trained, *, builds: bool) -> None:
+    """`builds`: whether the model was built anew, so that it matters from which file."""
     from thalweg_cluster.reporting.wording import warning
 
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for reason in trained.refused:
         errors.print(warning(f"not used: {reason}"))
+    for note in trained.notes if builds else ():
+        errors.print(warning(note))
 
 
 def _plain() -> Console:

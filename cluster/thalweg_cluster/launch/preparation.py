@@ -12,6 +12,7 @@ from thalweg_cluster.checkpoints import Checkpoint, TrainingState
 from thalweg_cluster.launch.cores import check_local
 from thalweg_cluster.launch.resuming import check_fits
 from thalweg_cluster.reporting.files import check_folder
+from thalweg_cluster.reporting.sources import UserSource
 from thalweg_cluster.rules import make_rule
 from thalweg_proto.errors import InputError, Problem, attempt
 from thalweg_proto.faults import RECORD, Plan, PlannedFaults
@@ -21,7 +22,7 @@ from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import FOLDER as LEDGER
 from thalweg_proto.shared_memory import MemoryPlan, bytes_free, check_room
 from thalweg_worker.batches import evaluation_chunks, first_batch, made_up_batch
-from thalweg_worker.datasets import Loaded, TrainEval, load_dataset
+from thalweg_worker.datasets import FetchedDataset, Loaded, TrainEval, load_dataset
 from thalweg_worker.engines import averaged_for, check_compiler, check_for, model_for
 from thalweg_worker.models import ModelSource, Parameters, generator, initial_parameters, load_init
 from thalweg_worker.sampler import Sampler
@@ -54,6 +55,17 @@ class Preparation:
     chunks: int
     ledger: Path | None
     faults: PlannedFaults
+
+    @property
+    def sources(self) -> dict[str, UserSource]:
+        """The user's files that run, by key of the job that names them."""
+        sets = (self.data.train, self.data.eval)
+        files = [self.model.file, *(part.source.file for part in sets if isinstance(part, FetchedDataset))]
+        return {
+            file.key: UserSource(path=file.path, files={file.name: file.source, **file.beside})
+            for file in files
+            if file is not None
+        }
 
 
 def prepare(

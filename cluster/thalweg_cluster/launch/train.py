@@ -69,6 +69,7 @@ def train(
             console.print(warning(doubt), highlight=False)
         folder = RunFolder(out, first, with_ledger=preparation.ledger is not None)
         folder.write_job(job_to_toml(preparation.job))
+        folder.write_sources(preparation.sources)
         if first:
             console.print(f"going on after step {first:,} of {preparation.lengths.steps:,}", highlight=False)
         coordinator = _start(preparation, folder, given, started_at, targets)

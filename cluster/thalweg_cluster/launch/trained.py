@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from thalweg_cluster.launch.preparation import check_supported
 from thalweg_cluster.launch.resuming import find, other_shapes
 from thalweg_cluster.reporting.files import JOB, SUMMARY, WEIGHTS, read_summary
+from thalweg_cluster.reporting.sources import as_it_ran
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import Draft, Job, load_job
 from thalweg_proto.layout import Layout
@@ -28,11 +29,12 @@ from thalweg_worker.models import ModelSource, initial_parameters
 class Trained:
     """The weights of a run.
 
-    job:        without a mistake
+    job:        without a mistake; where a user's file is not as it was, it names the run's own copy of that
     parameters: float32 by name, in one vector and aligned as a worker sees them
     step:       how many steps were taken to get there
     ended:      whether the run has ended; else they are of its newest whole checkpoint
     refused:    why newer checkpoints were refused, by name
+    notes:      where the run's own copies are used, a line for each: of interest to who builds the model, or data
     """
 
     job: Job
@@ -40,6 +42,7 @@ class Trained:
     step: int
     ended: bool
     refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def model(self, spec: DataSpec) -> Any:
         """The job's model, built anew as training did, as its engine takes it. InputError where it cannot be built, or
@@ -66,7 +69,8 @@ def read_trained(folder: Path) -> Trained:
     step = _step_at_end(folder)
     if step is not None:
         parameters = _read_weights(folder / WEIGHTS)
-        return Trained(job=_right(load_job(folder / JOB)), parameters=aligned(parameters), step=step, ended=True)
+        job, notes = as_it_ran(folder, _right(load_job(folder / JOB)))
+        return Trained(job=job, parameters=aligned(parameters), step=step, ended=True, notes=tuple(notes))
     try:
         newest = find(folder)
     except InputError as error:
@@ -75,12 +79,14 @@ def read_trained(folder: Path) -> Trained:
     checkpoint = newest.checkpoint
     layout = Layout.of(dict(checkpoint.manifest.tensors))
     vector = checkpoint.state(checkpoint.manifest.hosts).parameters
+    job, notes = as_it_ran(folder, _right(newest.draft([])))
     return Trained(
-        job=_right(newest.draft([])),
+        job=job,
         parameters=aligned(layout.views(vector)),
         step=checkpoint.manifest.step,
         ended=False,
         refused=tuple(newest.refused),
+        notes=tuple(notes),
     )
 
 

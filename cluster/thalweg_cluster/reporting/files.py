@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from thalweg_cluster.checkpoints import FileStore
+from thalweg_cluster.checkpoints import FileStore, write_whole
+from thalweg_cluster.reporting.sources import SOURCE, UserSource, copies
 from thalweg_cluster.server.spec import Row
 from thalweg_proto import faults, ledger
 from thalweg_proto.errors import InputError, Problem, StorageError
@@ -103,6 +104,13 @@ class RunFolder:
     def write_job(self, toml: str) -> None:
         """The job with every default filled in."""
         self._write(JOB, toml.encode())
+
+    def write_sources(self, sources: Mapping[str, UserSource]) -> None:
+        """The user's files that the run runs, by key of the job that names them, in place of those of a run before."""
+        shutil.rmtree(self.path / SOURCE, ignore_errors=True)
+        for name, data in copies(sources).items() if sources else ():
+            with self._storing(f"{SOURCE}/{name}", data):
+                write_whole(self.path / SOURCE / name, data)
 
     def write_ca(self, pem: bytes) -> None:
         """The authority that clients of the run have to trust."""

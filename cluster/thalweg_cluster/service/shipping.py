@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from secrets import token_hex
 
 from thalweg_proto.errors import Problem, ProtocolError
@@ -21,6 +21,8 @@ from thalweg_proto.jobs import FILES_MAX, PRIORITY_MAX, is_file_name, is_request
 from thalweg_proto.v1 import job_service_pb2 as pb
 
 JOB_FILE = "job.toml"
+LARGEST = 3
+"""So many files are named where all are too large."""
 
 
 def check_header(header: pb.SubmitHeader) -> None:
@@ -33,11 +35,15 @@ def check_header(header: pb.SubmitHeader) -> None:
         raise ProtocolError(_expected("job", f"at most {FILE_BYTES_MAX} bytes", f"{len(header.job.encode())}"))
     if len(header.files) > FILES_MAX:
         raise ProtocolError(_expected("files", f"at most {FILES_MAX}", str(len(header.files))))
-    names = [file.name for file in header.files]
-    for name in names:
-        if not is_file_name(name) or names.count(name) > 1:
-            found = repr(name[:200])
+    names: set[str] = set()
+    for file in header.files:
+        if not is_file_name(file.name) or file.name in names:
+            found = repr(file.name[:200])
             raise ProtocolError(_expected("files.name", "another plain relative path for each file", found))
+        names.add(file.name)
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    if both := sorted(names & folders):
+        raise ProtocolError(_expected("files.name", "a file or a folder", f"{both[0]!r}, which is both"))
 
 
 def check_size(header: pb.SubmitHeader, bytes_max: int) -> list[Problem]:
@@ -47,8 +53,9 @@ def check_size(header: pb.SubmitHeader, bytes_max: int) -> list[Problem]:
         return []
     expected = f"files of at most {_mib(bytes_max)} in all"
     hint = "put them where the service sees them under the same path, and say --in-place; or raise --files-max there"
-    largest = max(header.files, key=lambda file: file.bytes)
-    return [Problem("submit", expected, f"{_mib(total)}, of which {largest.name} has {_mib(largest.bytes)}", hint)]
+    largest = sorted(header.files, key=lambda file: -file.bytes)[:LARGEST]
+    found = ", ".join(f"{file.name} has {_mib(file.bytes)}" for file in largest)
+    return [Problem("submit", expected, f"{_mib(total)}, of which {found}", hint)]
 
 
 def digest_of(header: pb.SubmitHeader) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from thalweg_cluster.client import packing
 from thalweg_cluster.client.packing import pack, problem_of
 from thalweg_proto.errors import InputError
 from thalweg_proto.job.loading import _toml, load_job
@@ -88,13 +89,49 @@ def test_a_data_sets_function_is_shipped_with_its_file_and_keys(job):
     assert list(packed.files) == ["files/0/my_model.py"]
 
 
-def test_a_folder_is_not_shipped(job, tmp_path):
-    """It is said at once, with what to do."""
+def test_what_belongs_to_a_file_or_folder_keeps_its_place_in_it(job, tmp_path):
+    """Modules beside a user's file that it imports, the tables of a folder: nothing else that lies there."""
+    for name in ("tables/b 2.parquet", "tables/a.parquet", "tables/.hidden.parquet", "tables/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (job.parent / "my_model.py").write_text("import helpers\nfrom net.layers import Layer\n")
+    (job.parent / "helpers.py").write_text("")
+    for name in ("net/__init__.py", "net/layers.py", "net/.git/x.py", "net/__pycache__/y.py", "other.py"):
+        (job.parent / name).parent.mkdir(exist_ok=True)
+        (job.parent / name).write_text(name)
+    job.write_text('[data]\ntrain = "../tables"\n[model]\nuse = "my_model.py:build"\n[train]\nsteps = 1\n')
+    packed = pack(job)
+    assert _toml.loads(packed.job)["data"]["train"] == "files/0/tables"
+    assert list(packed.files) == [
+        "files/0/tables/a.parquet", "files/0/tables/b 2.parquet", "files/1/helpers.py", "files/1/net/__init__.py",
+        "files/1/net/layers.py", "files/1/my_model.py",
+    ]  # fmt: skip
+    assert packed.here("data.train (files/0/tables), a.parquet: files/0/tables/b 2.parquet; files/1/net/layers.py") == (
+        f"data.train ({tmp_path}/tables), a.parquet: {tmp_path}/tables/b 2.parquet; {job.parent}/net/layers.py"
+    )
+    assert pack(job, in_place=True).files == {}
+
+
+def test_a_folder_that_cannot_be_shipped_is_answered_here(job, tmp_path, monkeypatch):
+    """Without tables, with a link that leads out of it, with a name that another machine might not take, with too many
+    files."""
     (tmp_path / "tables").mkdir()
     job.write_text('[data]\ntrain = "../tables"\n[model]\nuse = "mlp"\n[train]\nsteps = 1\n')
-    with pytest.raises(InputError, match=r"a file, which can be sent; found a folder\n    .*--in-place"):
+    with pytest.raises(InputError, match=r"data\.train \(/.*/tables\): expected a folder with \.parquet files"):
         pack(job)
-    assert _toml.loads(pack(job, in_place=True).job)["data"]["train"] == str(tmp_path / "tables")
+    (tmp_path / "tables" / "a.parquet").symlink_to(job)
+    with pytest.raises(InputError, match=r"expected a link that stays in .*/tables; found one to .*/mine\.toml"):
+        pack(job)
+    (tmp_path / "tables" / "a.parquet").unlink()
+    (tmp_path / "tables" / "a\n.parquet").touch()
+    with pytest.raises(InputError, match=r"data\.train: expected a path of printable characters.*a\\n\.parquet"):
+        pack(job)
+    (tmp_path / "tables" / "a\n.parquet").unlink()
+    monkeypatch.setattr(packing, "FILES_MAX", 2)
+    for name in "abc":
+        (tmp_path / "tables" / f"{name}.parquet").touch()
+    with pytest.raises(InputError, match=r"submit: expected at most 2 files; found 3\n    .*--in-place"):
+        pack(job)
 
 
 def test_a_job_with_mistakes_is_sent_as_it_is(tmp_path):

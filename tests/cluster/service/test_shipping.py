@@ -33,7 +33,24 @@ def test_a_header_that_is_not_as_it_must_be_is_refused_by_the_name_of_its_field(
 
 @pytest.mark.parametrize(
     "name",
-    ["", "job.toml", "/etc/passwd", "../x", "files/../x", "files//x", "files/.x", "a/b/c/d", "files/x\n", "files/x/"],
+    [
+        "",
+        "job.toml",
+        "/etc/passwd",
+        "../x",
+        "files/../x",
+        "files//x",
+        "files/.x",
+        "/".join("abcdefghijklmnopq"),
+        "files/x\n",
+        "files/x/",
+        "files/x\x1b[2J",
+        "files/a\\b",
+        "files/\u202ex",
+        "files/" + "ä" * 128,
+        "./x",
+        "files/.",
+    ],
 )
 def test_no_name_leads_out_of_the_jobs_own_folder(name):
     """Nor to the job file, nor to a file that is hidden."""
@@ -45,6 +62,20 @@ def test_two_files_of_one_name_are_refused():
     """One would hide the other."""
     with pytest.raises(ProtocolError, match=r"files\.name"):
         check_header(header(("files/0/a", 1), ("files/0/a", 1)))
+
+
+@pytest.mark.parametrize("name", ["files/0/a b.parquet", "files/0/größe/x.py", "/".join("abcdefghijklmnop"), "a/-b"])
+def test_names_of_a_users_own_files_are_taken_as_they_are(name):
+    """Spaces, any language, packages in packages."""
+    check_header(header((name, 1)))
+
+
+def test_a_file_is_not_where_another_one_has_a_folder():
+    """The second could not be written."""
+    with pytest.raises(
+        ProtocolError, match=r"files\.name: expected a file or a folder; found 'files/0/a', which is both"
+    ):
+        check_header(header(("files/0/a/b/c", 1), ("files/0/a", 1)))
 
 
 def test_what_is_sent_lies_in_the_folder_and_is_gone_afterwards(tmp_path):
@@ -74,12 +105,13 @@ def test_other_data_than_the_header_says_is_refused_and_nothing_stays(parts, sai
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_over_the_limit_are_refused_by_the_largest_ones_name():
+def test_files_over_the_limit_are_refused_by_the_largest_ones_names():
     """With what to do instead."""
-    sent = header(("files/0/small", 10), ("files/1/large", 5 << 20))
+    sent = header(("files/0/a", 10), ("files/1/large", 5 << 20), ("files/0/b", 20), ("files/0/c", 30))
     assert check_size(sent, 6 << 20) == []
     [problem] = check_size(sent, 4 << 20)
-    assert "at most 4.0 MiB in all; found 5.0 MiB, of which files/1/large has 5.0 MiB" in str(problem)
+    assert "at most 4.0 MiB in all; found 5.0 MiB, of which files/1/large has 5.0 MiB, " in str(problem)
+    assert "files/0/c has 0.0 MiB, files/0/b has 0.0 MiB\n" in str(problem)
     assert "--in-place" in problem.hint
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Samples, TrainEval, load_dataset, parquet_folder, ready
+from thalweg_worker.datasets import Fetcher, Samples, TrainEval, load_dataset, ready
+from thalweg_worker.datasets.cache import VARIABLE, cache_folder
 from thalweg_worker.datasets.reading import read_source
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -27,7 +28,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where tables are decoded to, with nothing in it."""
-    monkeypatch.setenv(parquet_folder.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -143,7 +144,8 @@ def test_a_worker_maps_it_and_decodes_it_where_its_host_has_not(
     expected = everything(data.train)[0].tobytes() + everything(data.train)[1].tobytes()
     code = (
         "import pickle, sys, numpy as np\n"
-        "train, held_out = [part.open() for part in pickle.load(sys.stdin.buffer)]\n"
+        "from thalweg_worker.datasets import Fetcher\n"
+        "train, held_out = [part.open(Fetcher()) for part in pickle.load(sys.stdin.buffer)]\n"
         "x, y = np.empty((len(train), 2), np.float32), np.empty(len(train), np.int64)\n"
         "train.take(np.arange(len(train)), x, y)\n"
         "sys.stdout.buffer.write(x.tobytes() + y.tobytes())\n"
@@ -172,10 +174,10 @@ def test_what_has_changed_since_the_job_was_read_is_refused(folder: Path, monkey
     with pytest.raises(
         InputError, match=r"part-2.parquet: expected \d+ bytes, as when the job was read; found \d+ bytes"
     ):
-        shipment.open()
+        shipment.open(Fetcher())
     (folder / "part-0.parquet").unlink()
-    with pytest.raises(InputError, match=r"part-0.parquet: expected a folder that every host of the cluster can read"):
-        shipment.open()
+    with pytest.raises(InputError, match=r"part-0.parquet: expected a file that every host of the cluster can read"):
+        shipment.open(Fetcher())
 
 
 def test_memory_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,15 +255,15 @@ def test_a_disk_that_fills_up_leaves_nothing(folder: Path, cache: Path) -> None:
 
 def test_a_cache_that_cannot_be_made_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv(parquet_folder.VARIABLE, str(tmp_path / "file" / "cache"))
-    assert f"{tmp_path / 'file' / 'cache'}: a folder to decode it to; found Not a directory" in problems(folder)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "cache"))
+    assert f"{tmp_path / 'file' / 'cache'}: a folder for it; found Not a directory" in problems(folder)
 
 
 def test_where_tables_are_decoded_to() -> None:
     """THALWEG_CACHE, else the user's cache."""
-    assert parquet_folder.cache_folder({"THALWEG_CACHE": "/a"}) == Path("/a")
-    assert parquet_folder.cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/thalweg")
-    assert parquet_folder.cache_folder({}) == Path.home() / ".cache" / "thalweg"
+    assert cache_folder({"THALWEG_CACHE": "/a"}) == Path("/a")
+    assert cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/thalweg")
+    assert cache_folder({}) == Path.home() / ".cache" / "thalweg"
 
 
 def test_a_folder_with_the_name_of_a_file_that_is_written_as_folders(folder: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import pickle
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg_proto.errors import InputError
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Loaded, Samples, TrainEval, load_dataset, text
+from thalweg_worker.datasets import Fetcher, Loaded, Samples, TrainEval, load_dataset, text
 
 
 def load(folder: Path, train: str, seed: int = 0, **section: Any) -> TrainEval:
@@ -122,8 +124,8 @@ def test_a_text_is_kept_and_shipped_once(tmp_path: Path, characters: int, bytes_
     sizes = sorted(buffer.raw().nbytes for buffer in buffers)
     assert sizes == [len(text_) * bytes_]
     train, held_out = pickle.loads(stream.getvalue(), buffers=[buffer.raw().toreadonly() for buffer in buffers])
-    assert windows(train.open(), data) == windows(data.train, data)
-    assert windows(held_out.open(), data) == windows(data.eval, data)
+    assert windows(train.open(Fetcher()), data) == windows(data.train, data)
+    assert windows(held_out.open(Fetcher()), data) == windows(data.eval, data)
 
 
 def test_a_text_is_read_in_bounded_memory(tmp_path: Path) -> None:
@@ -135,6 +137,80 @@ def test_a_text_is_read_in_bounded_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert loaded.samples is not None
     assert peak < (21 << 20) + (24 << 20)
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache, where any text counts as a large one."""
+    monkeypatch.setattr(text, "IN_MEMORY_BYTES_MAX", 0)
+    monkeypatch.setenv("THALWEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("characters", [200, 1000])
+def test_a_large_text_is_mapped_and_gives_the_same_windows(
+    tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch, characters: int
+) -> None:
+    """In training and evaluation, here and where it was sent to; it is made once, and what is sent is small."""
+    text_ = "".join(map(chr, range(0x100, 0x100 + characters))) * 100
+    data = load(tmp_path, text_, context=16)
+    [tokens] = large.glob("*.npy")
+    made = tokens.stat().st_mtime_ns
+    sent = pickle.dumps((data.train.to_shipment(), data.eval and data.eval.to_shipment()))
+    assert len(sent) < 4 * characters + 5000
+    train, held_out = (part.open(Fetcher()) for part in pickle.loads(sent))
+    assert [path.stat().st_mtime_ns for path in large.glob("*.npy")] == [made]
+    monkeypatch.setattr(text, "IN_MEMORY_BYTES_MAX", 1 << 20)
+    usual = load(tmp_path, text_, context=16)
+    for found, expected in ((data.train, usual.train), (train, usual.train), (held_out, usual.eval)):
+        assert windows(found, data) == windows(expected, usual)
+
+
+def test_a_large_second_text_is_mapped_in_the_vocabulary_of_the_first(tmp_path: Path, large: Path) -> None:
+    """It is another file of the cache than that in its own."""
+    (tmp_path / "second.txt").write_text("hbdbh")
+    data = load(tmp_path, "abcdefgh" * 9, context=2, eval=str(tmp_path / "second.txt"))
+    assert windows(data.eval, data) == [("hb", "bd"), ("db", "bh")]
+    assert len(list(large.glob("*.npy"))) == 3
+
+
+def test_a_large_text_that_has_changed_is_made_anew_or_refused(tmp_path: Path, large: Path) -> None:
+    """Anew by whoever reads it; a worker, whose job was checked with the old one, refuses it."""
+    data = load(tmp_path, "abcd" * 9, context=3, eval=0.0)
+    shipment = data.train.to_shipment()
+    assert windows(load(tmp_path, "dcba" * 9, context=3, eval=0.0).train, data)[0] == ("dcb", "cba")
+    assert len(list(large.glob("*.npy"))) == 1
+    for changed, said in (
+        ("abcde" * 9, "36 bytes, as when the job was read; found 45 bytes"),
+        ("abce" * 9, "the 36 characters that it had; found other characters"),
+        ("ä" * 18, "the 36 characters that it had; found other characters"),
+    ):
+        (tmp_path / "train.txt").write_text(changed, encoding="utf-8")
+        with pytest.raises(InputError, match=said):
+            shipment.open(Fetcher())
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(InputError, match="every host of the cluster can read; found No such file"):
+        shipment.open(Fetcher())
+
+
+def test_no_room_for_a_large_text_is_told(tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do, and nothing half made."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=35))
+    found = problems(tmp_path, b"abcd" * 9, context=3)
+    assert f"36 bytes free in {large}; found 35 bytes" in found
+    assert "its characters are numbered there; THALWEG_CACHE names another folder" in found
+    assert list(large.glob("*.part")) == list(large.glob("*.npy")) == []
+
+
+def test_a_text_larger_than_memory_takes_what_a_chunk_takes(tmp_path: Path, large: Path) -> None:
+    """Nothing of it stays in memory."""
+    (tmp_path / "train.txt").write_bytes(b"all work and no play\n" * (1 << 20))
+    tracemalloc.start()
+    loaded = load_dataset(DataSection(train=str(tmp_path / "train.txt")), 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert loaded.samples is not None
+    assert peak < 28 << 20
 
 
 @pytest.mark.parametrize(

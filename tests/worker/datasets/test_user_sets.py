@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job import DataSection
-from thalweg_worker.datasets import Loaded, Samples, TrainEval, load_dataset
+from thalweg_worker.datasets import Fetcher, Loaded, Samples, TrainEval, load_dataset
 
 GOOD = '''
 import numpy as np
@@ -59,6 +60,8 @@ def dataset(size=30):
 def wrong(at, size=30, **how):
     return Wrong(size, at, **how)
 '''
+
+CLASSES = "\nRows.classes = ['a', 'b', 'c']\n"
 
 
 @pytest.fixture
@@ -197,8 +200,10 @@ def test_a_worker_has_the_file_that_was_read(folder: Path) -> None:
     (folder / "my_data.py").unlink()
     code = (
         "import pickle, sys, numpy as np\n"
-        "train, held_out = [part.open() for part in pickle.load(sys.stdin.buffer)]\n"
-        "assert train.source is held_out.source\n"
+        "from thalweg_worker.datasets import Fetcher\n"
+        "fetcher = Fetcher()\n"
+        "train, held_out = [part.open(fetcher) for part in pickle.load(sys.stdin.buffer)]\n"
+        "assert train.to_shipment().source is held_out.to_shipment().source\n"
         "x, y = np.empty((len(train), 3), np.float32), np.empty(len(train), np.int64)\n"
         "train.take(np.arange(len(train)), x, y)\n"
         "sys.stdout.buffer.write(x.tobytes() + y.tobytes())\n"
@@ -206,6 +211,62 @@ def test_a_worker_has_the_file_that_was_read(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
     x, y = taken(data.train)
     assert done.stdout == x.tobytes() + y.tobytes()
+
+
+@pytest.fixture
+def fetcher() -> Iterator[Fetcher]:
+    made = Fetcher()
+    yield made
+    made.close()
+
+
+def test_what_is_fetched_ahead_is_what_is_fetched(folder: Path, fetcher: Fetcher) -> None:
+    """Scaled, whether it was expected, is asked for in another order, or was never expected."""
+    data = load(folder, eval=0.0)
+    there = data.train.to_shipment().open(fetcher)
+    assert (there.apart, data.train.apart) == (True, False)
+    assert (there.spec, len(there)) == (data.train.spec, len(data.train))
+    batches = [np.array(rows) for rows in ([3, 1, 3], [5], [7], [0, 29])]
+    there.ahead(batches[:3])
+    for rows in (batches[2], batches[3], batches[0], batches[1], batches[0]):
+        for found, expected in zip(taken(there, rows), taken(data.train, rows), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_a_sample_of_no_use_is_told_by_who_takes_it(folder: Path, fetcher: Fetcher) -> None:
+    """With its index, however early it was fetched; the batches beside it are whole."""
+    data = load(folder, "wrong", scale="none", eval=0.0, options={"at": 7, "y": 5}, text=GOOD + CLASSES)
+    there = data.train.to_shipment().open(fetcher)
+    there.ahead([np.array([6, 7, 8]), np.array([9])])
+    assert taken(there, [9])[0].tolist() == [[9, 18, 3]]
+    with pytest.raises(InputError, match="sample 7: expected labels from 0 to 2; found 5"):
+        taken(there, [6, 7, 8])
+
+
+def test_all_that_a_user_wrote_runs_in_one_thread_of_the_worker(folder: Path, fetcher: Fetcher) -> None:
+    """So what belongs to the thread that made it can be used, such as a connection to SQLite."""
+    text = """
+        import sqlite3
+        class Table:
+            classes = ["a", "b"]
+            def __init__(self):
+                self.table = sqlite3.connect(":memory:")
+                self.table.execute("create table t (i)")
+                self.table.executemany("insert into t values (?)", [(i,) for i in range(9)])
+            def __len__(self):
+                return self.table.execute("select count(*) from t").fetchone()[0]
+            def __getitem__(self, i):
+                return [1.0 * self.table.execute("select i from t where i = ?", (i,)).fetchone()[0]], i % 2
+        def dataset():
+            return Table()
+    """
+    data = load(folder, text=text, scale="none", eval=0.5)
+    # As in another process, where the function was not called yet.
+    train, held_out = pickle.loads(pickle.dumps((data.train, data.eval)))
+    train, held_out = train.open(fetcher), held_out.open(fetcher)
+    train.ahead([np.array([0, 1])])
+    rows = [*taken(held_out)[0].reshape(-1), *taken(train)[0].reshape(-1)]
+    assert sorted(rows) == list(range(9))
 
 
 def test_indices_beyond_the_set_are_refused(folder: Path) -> None:
@@ -273,6 +334,10 @@ def test_what_the_users_code_raises_has_its_traceback(folder: Path) -> None:
     [
         ("def dataset():\n    return 3\n", "a data set with len(...) and [index]; found a int"),
         ("def dataset():\n    return (i for i in range(3))\n", "an iterable-style data set has no order"),
+        (
+            "class Dataset:\n    __module__ = 'ray.data.dataset'\ndataset = Dataset\n",
+            "found a Dataset\n    a Ray Data set has no samples by index: write it once",
+        ),
         ("def dataset():\n    return []\n", "at least one sample; found none"),
         ("def dataset():\n    return [(1.0, 2)] * 9\n", "sample 0: expected x: an array; found a single number"),
         ("def dataset():\n    return [(['a'], 2)] * 9\n", "sample 0: expected x: numbers; found dtype <U1"),

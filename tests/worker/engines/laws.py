@@ -21,7 +21,9 @@ Tried = tuple[Any, Arrays, Arrays]
 def source(imports: str, text: str, **options: Any) -> ModelSource:
     """A user's file whose function is `build`."""
     return ModelSource(
-        use="build", options=options, file=UserFile(path="/jobs/net.py", text=imports + textwrap.dedent(text))
+        use="build",
+        options=options,
+        file=UserFile(path="/jobs/net.py", source=(imports + textwrap.dedent(text)).encode()),
     )
 
 

@@ -211,19 +211,19 @@ def test_a_file_that_exits_is_a_file_that_does_not_import(tmp_path: Path) -> Non
     assert problem_of(tmp_path).found == "SystemExit: 4"
 
 
-def test_a_neighbour_cannot_be_imported_and_the_hint_says_so(tmp_path: Path) -> None:
-    """A module beside the file exists on this host only."""
+def test_a_neighbour_that_no_import_statement_names_is_missed_and_the_hint_says_so(tmp_path: Path) -> None:
+    """It is on this host only."""
     written(tmp_path, "x = 1\n", name="my_own_layers.py")
-    written(tmp_path, "import my_own_layers\n")
+    written(tmp_path, "import importlib\n\nimportlib.import_module('my_own_layers')\n")
     problem = problem_of(tmp_path)
     assert problem.found == "ModuleNotFoundError: No module named 'my_own_layers'"
-    assert "stands alone" in problem.hint
+    assert "lies beside the file, but workers get only what an import statement there names" in problem.hint
 
 
 def test_a_module_that_is_not_installed_is_no_neighbour(tmp_path: Path) -> None:
     """Without such a file beside it, only Python's own message is given."""
     written(tmp_path, "import my_own_layers\n")
-    assert "stands alone" not in problem_of(tmp_path).hint
+    assert "lies beside" not in problem_of(tmp_path).hint
 
 
 # a function that does not fit

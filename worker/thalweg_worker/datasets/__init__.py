@@ -13,7 +13,7 @@
 | .csv with a header, UTF-8             | (N, columns but the label)           | memory                              |
 | .parquet                              | (N, columns but the label)           | memory (needs pyarrow)              |
 | a folder of .parquet files            | (N, columns but the label)           | decoded once to a cache, and mapped |
-| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory: a byte or two a character   |
+| .txt, .md, UTF-8                      | (N, context) tokens, y (N, context)  | memory; a large one in the cache    |
 | "FILE.py:FUNCTION"                    | (N, ...) as its samples are          | where the user's code has it        |
 
 Rules:
@@ -29,10 +29,13 @@ Of these rules text (text.py) and user's functions (user_set.py, function_loadin
 
 What each set is to the step loop is `Samples`. Workers get one as its `to_shipment()`: mapped arrays travel as path
 and place, the others as arrays (through Ray's object store without a copy for each worker), a user's function as the
-text of its file. A Dataset pickles as its shipment.
+text of its file, whose samples are fetched while the step before computes (fetcher.py). A Dataset pickles as its
+shipment.
 """
 
 from thalweg_worker.datasets.dataset import Dataset, Shipment
+from thalweg_worker.datasets.fetched import FetchedDataset
+from thalweg_worker.datasets.fetcher import Fetcher
 from thalweg_worker.datasets.loaded import Loaded, TrainEval
 from thalweg_worker.datasets.loading import load_dataset
 from thalweg_worker.datasets.samples import Samples, Shipped
@@ -41,6 +44,8 @@ from thalweg_worker.datasets.stored import MappedArray
 
 __all__ = [
     "Dataset",
+    "FetchedDataset",
+    "Fetcher",
     "Loaded",
     "MappedArray",
     "Samples",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_worker.batch import DataSpec
+from thalweg_worker.datasets.fetcher import Fetcher
 from thalweg_worker.datasets.gather import Gather, label_conversion, sample_conversion
 from thalweg_worker.datasets.rows import Rows
 from thalweg_worker.datasets.scaling import Scaling
@@ -36,7 +38,7 @@ class Shipment:
     scaling: Scaling | None
     classes: Array | None
 
-    def open(self) -> Dataset:
+    def open(self, fetcher: Fetcher) -> Dataset:
         return Dataset.from_shipment(self)
 
 
@@ -56,6 +58,7 @@ class Dataset:
     Not for two threads at once: `take` converts in a buffer of its own.
     """
 
+    apart: ClassVar[bool] = False
     spec: DataSpec
     x: StoredArray
     y: StoredArray
@@ -85,6 +88,9 @@ class Dataset:
         rows = self._row_table.take(indices) if self._row_table is not None else self.rows.at(indices)
         self._gather_x(rows, x_out)
         self._gather_y(rows, y_out)
+
+    def ahead(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """Nothing: to gather rows costs no more than to hand them over."""
 
     def to_shipment(self) -> Shipment:
         """What another process needs to have this set: small where the arrays are mapped from files."""

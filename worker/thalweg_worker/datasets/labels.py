@@ -51,8 +51,8 @@ class Labels:
 def understand(source: Source, task: Literal["auto", "classification", "regression"]) -> tuple[Labels, list[Problem]]:
     """What the labels of the training file mean, and what is wrong with them."""
     labels, field = source.y.array, source.field_y
-    if source.vocabulary is not None:
-        return Labels(task="classification", classes=source.vocabulary, characters=True), []
+    if source.text is not None:
+        return Labels(task="classification", classes=source.text.vocabulary, characters=True), []
     if task == "auto":
         task = "regression" if labels.dtype.kind == "f" else "classification"
     if task == "regression":

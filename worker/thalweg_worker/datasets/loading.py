@@ -55,13 +55,13 @@ def load_dataset(
     rows, eval_rows, split_problems = rows_of(len(source.x.array), fraction, seed)
     labels, label_problems = (None, []) if "task" in wrong else understand(source, data.task)
     labels = None if label_problems else labels
-    scale = "none" if source.vocabulary is not None else None if "scale" in wrong else data.scale
+    scale = "none" if source.text is not None else None if "scale" in wrong else data.scale
     scaling, number_problems = measure(source, rows, scale or "none")
     problems += split_problems + label_problems + number_problems
-    dtype = "int64" if source.vocabulary is not None else input_dtype(source.x.array.dtype, scale)
-    if second is not None and source.vocabulary is not None:
-        text, vocabulary = second, source.vocabulary
-        second = attempt(problems, lambda: in_vocabulary(text, vocabulary))
+    dtype = "int64" if source.text is not None else input_dtype(source.x.array.dtype, scale)
+    if second is not None and source.text is not None:
+        other_text, text = second, source.text
+        second = attempt(problems, lambda: in_vocabulary(other_text, text))
     if second is not None:
         second = _arrange(second, source, labels)
         problems += _check_alike(second, source, dtype)

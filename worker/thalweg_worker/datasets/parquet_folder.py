@@ -6,39 +6,32 @@ Rules:
 - A step takes rows from all over the table. A row by itself cannot be read from .parquet, only its whole row group (33
   ms for 25,000 rows of 100 float32, and most rows of a batch are in another one); so the table is decoded once, to .npy
   files that are mapped (128 rows of it: 0.07 ms), with a row group in memory at a time.
-- They lie in a cache of each host that works on the job, one for a folder and a label, and are made anew where a file
-  has another size or time. Whoever comes first makes them; the others of the host wait.
+- They lie in the cache (cache.py) of each host that works on the job, one for a folder and a label, and are made anew
+  where a file has another size or time.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.beside import tables_in
+from thalweg_worker.datasets.cache import CachedArrays, cache_folder, digest, present_state
 from thalweg_worker.datasets.parquet import features, features_dtype, opened, parts
 from thalweg_worker.datasets.source import Source
 from thalweg_worker.datasets.stored import Array, StoredArray
-
-VARIABLE = "THALWEG_CACHE"
 
 
 def read_parquet_folder(field: str, folder: str, label: str) -> Source:
     """The rows of all .parquet files of a folder. Raises InputError where one is damaged, of no use, or different from
     the first; where pyarrow is missing; or where there is no room to decode them to."""
-    files = sorted(path.name for path in Path(folder).glob("*.parquet"))
-    if not files:
-        others = len(os.listdir(folder))
-        raise InputError([Problem(field, "a folder with .parquet files", f"none among {others} files and folders")])
+    files = [path.name for path in tables_in(Path(folder), field)]
     names, x_dtypes, y_dtypes, rows = _surveyed(field, folder, files, label)
     if rows < 1:
         raise InputError([Problem(field, "at least one sample", "no rows")])
@@ -55,14 +48,6 @@ def read_parquet_folder(field: str, folder: str, label: str) -> Source:
     )
     x, y = (StoredArray.of(DecodedArray(table=table, part=part)) for part in ("x", "y"))
     return Source(field=field, field_y=field, x=x, y=y, columns=table.names)
-
-
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """Where decoded tables lie: THALWEG_CACHE, or a folder of the user's own (XDG base directories: cache)."""
-    if given := environment.get(VARIABLE):
-        return Path(given).absolute()
-    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "thalweg").absolute()
 
 
 def _surveyed(
@@ -117,77 +102,27 @@ class DecodedTable:
     def open(self, part: Literal["x", "y"]) -> Array:
         """The features (rows, len(names)) or the labels (rows,), mapped; decoded before, where this host has not yet.
         Raises InputError where the files have changed, or cannot be read or decoded."""
-        folder, other = self._key()
-        path = Path(self.cache, f"{folder}-{other}.{part}.npy")
-        try:
-            if not path.exists():
-                with _locked(Path(self.cache, f"{folder}.lock")):
-                    if not path.exists():
-                        self._decode(Path(self.cache), folder, other)
-            return np.asarray(np.load(path, mmap_mode="r"))
-        except OSError as error:
-            raise self._no_room(f"{self.cache}: a folder to decode it to", error.strerror or str(error)) from None
+        x, y = np.dtype(self.x_dtype), np.dtype(self.y_dtype)
+        state = [
+            (name, present_state(f"{self.field}, {name}", Path(self.folder, name), size)) for name, size in self.files
+        ]
+        arrays = CachedArrays(
+            field=self.field,
+            what="the table is decoded",
+            cache=self.cache,
+            group=digest(self.folder, self.label),
+            state=digest(state, self.names, self.x_dtype, self.y_dtype),
+            arrays={"x": (x, (self.rows, len(self.names))), "y": (y, (self.rows,))},
+        )
+        return arrays.open(part, self._write)
 
-    def _key(self) -> tuple[str, str]:
-        """The cache's names for the folder, and for its present state."""
-        state = []
-        for name, size in self.files:
-            try:
-                found = os.stat(Path(self.folder, name))
-            except OSError as error:
-                expected, text = "a folder that every host of the cluster can read", error.strerror or str(error)
-                raise InputError([Problem(f"{self.field}, {name}", expected, text)]) from None
-            if found.st_size != size:
-                expected = f"{size} bytes, as when the job was read"
-                raise InputError([Problem(f"{self.field}, {name}", expected, f"{found.st_size} bytes")])
-            state.append((name, size, found.st_mtime_ns))
-        return _digest(self.folder, self.label), _digest(state, self.names, self.x_dtype, self.y_dtype)
-
-    def _decode(self, cache: Path, folder: str, other: str) -> None:
-        """Both files, or none. Removes those of an earlier state of the folder."""
-        for old in cache.glob(f"{folder}-*"):
-            old.unlink(missing_ok=True)  # whoever has mapped it keeps it
-        x_dtype, y_dtype = np.dtype(self.x_dtype), np.dtype(self.y_dtype)
-        needed = self.rows * (len(self.names) * x_dtype.itemsize + y_dtype.itemsize)
-        free = shutil.disk_usage(cache).free
-        if free < needed:
-            raise self._no_room(f"{needed} bytes free in {cache}", f"{free} bytes")
-        unfinished = [cache / f"{folder}-{other}.{part}.part" for part in ("x", "y")]
-        try:
-            self._write(unfinished[0], unfinished[1], x_dtype, y_dtype)
-        except BaseException:
-            for path in unfinished:
-                path.unlink(missing_ok=True)
-            raise
-        for path in reversed(unfinished):
-            path.rename(path.with_suffix(".npy"))
-
-    def _write(self, x_path: Path, y_path: Path, x_dtype: np.dtype[Any], y_dtype: np.dtype[Any]) -> None:
-        with x_path.open("wb") as x_file, y_path.open("wb") as y_file:
-            shapes: tuple[tuple[Any, ...], ...] = (
-                (x_file, x_dtype, (self.rows, len(self.names))),
-                (y_file, y_dtype, (self.rows,)),
-            )
-            for stream, dtype, shape in shapes:
-                header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-            for name, _ in self.files:
-                place = f"{self.field}, {name}"
-                with opened(place, str(Path(self.folder, name))) as file:
-                    for x, y in parts(place, file, self.label, list(self.names)):
-                        self._append(x_file, x.astype(x_dtype, copy=False))
-                        self._append(y_file, y.astype(y_dtype, copy=False))
-
-    def _append(self, stream: IO[bytes], array: Array) -> None:
-        """Not through a map: on a full disk that would be a signal, and no exception."""
-        try:
-            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        except OSError as error:  # not of the .parquet file, as whoever has opened that would think
-            raise self._no_room(f"room in {self.cache}", error.strerror or str(error)) from None
-
-    def _no_room(self, expected: str, found: str) -> InputError:
-        hint = f"the table is decoded there; {VARIABLE} names another folder for that"
-        return InputError([Problem(self.field, expected, found, hint)])
+    def _write(self, append: Mapping[str, Callable[[Array], None]]) -> None:
+        for name, _ in self.files:
+            place = f"{self.field}, {name}"
+            with opened(place, str(Path(self.folder, name))) as file:
+                for x, y in parts(place, file, self.label, list(self.names)):
+                    append["x"](x)
+                    append["y"](y)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,19 +134,3 @@ class DecodedArray:
 
     def open(self) -> Array:
         return self.table.open(self.part)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Alone, as long as it lasts, among all that use this file; whoever dies in it lets it go. The folder is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # to be written, or NFS does not lock it
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _digest(*of: object) -> str:
-    return hashlib.sha256(repr(of).encode()).hexdigest()[:16]

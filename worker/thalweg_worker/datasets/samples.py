@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_worker.batch import DataSpec
+from thalweg_worker.datasets.fetcher import Fetcher
 
 
 class Samples(Protocol):
@@ -29,6 +31,14 @@ class Samples(Protocol):
         Raises InputError where a sample is of no use, which only user's code can give that late.
         """
 
+    @property
+    def apart(self) -> bool:
+        """Whether samples are fetched in a thread of their own, so that `ahead` is of use."""
+
+    def ahead(self, batches: Iterable[NDArray[np.int64]]) -> None:
+        """These will probably be taken next, each as a whole and in this order: they are fetched meanwhile. What was
+        said before, and is not again, counts no more. Raises nothing: what is wrong with a sample is told by `take`."""
+
     def to_shipment(self) -> Shipped:
         """What another process needs to have this set: small where it is not in memory."""
 
@@ -39,5 +49,6 @@ class Shipped(Protocol):
     Where training and evaluation share something (arrays, a user's file), pickle both at once, so that it travels once.
     """
 
-    def open(self) -> Samples:
-        """The set. Raises InputError where this process cannot get at its files, or the user's code fails in it."""
+    def open(self, fetcher: Fetcher) -> Samples:
+        """The set, whose user's code runs in the thread of `fetcher`. Raises InputError where this process cannot get
+        at its files, or the user's code fails in it."""

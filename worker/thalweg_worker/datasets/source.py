@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from thalweg_proto.job.kinds import nearest
 from thalweg_proto.job.loading import near_missing
 from thalweg_proto.job.parsing import describe
 from thalweg_worker.datasets.stored import Array, StoredArray
+
+if TYPE_CHECKING:
+    from thalweg_worker.datasets.text import Text
 
 LABEL_CHARACTERS_MAX = 256  # NumPy keeps each text as long as the longest, so one may not blow up all
 COLUMNS_SHOWN_MAX = 20
@@ -28,7 +32,7 @@ class Source:
     x:       (N, ...) of any number dtype
     y:       (N,) or (N, k) of any number or text dtype
     columns: the names of x's columns where the file has names
-    vocabulary: (k,) uint32, sorted: the characters whose places x and y are, of a text; None of anything else
+    text:    in whose vocabulary x and y are places; None where it is none
     """
 
     field: str
@@ -36,7 +40,7 @@ class Source:
     x: StoredArray
     y: StoredArray
     columns: tuple[str, ...] | None = None
-    vocabulary: Array | None = None
+    text: Text | None = None
 
 
 def check_file(field: str, path: str) -> None:

@@ -12,25 +12,31 @@ Rules:
   training. (Windows that overlap would have the same characters as targets on both sides.) What is left at the end and
   fills no window is not used.
 - Tokens are kept once, in one byte each, or two where there are more than 256 characters: samples and targets are views
-  of the same array, one character apart.
+  of the same array, one character apart. Up to IN_MEMORY_BYTES_MAX they travel to the workers, so that no other host
+  needs the file. Beyond, each host makes them once, chunk by chunk, in its cache (cache.py), and maps them.
 - The file is UTF-8, with or without a byte order mark; line ends stay as they are.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_worker.datasets.cache import CachedArrays, cache_folder, digest, present_state
 from thalweg_worker.datasets.labels import CLASSES_MAX
 from thalweg_worker.datasets.source import Source
-from thalweg_worker.datasets.stored import Array, ArrayPart, StoredArray
+from thalweg_worker.datasets.stored import Array, ArrayPart, Place, StoredArray
 
 CHUNK_BYTES = 1 << 20
+IN_MEMORY_BYTES_MAX = 64 << 20
 CODE_POINTS = 0x110000  # of Unicode
 CHARACTERS_SHOWN_MAX = 10
 
@@ -38,8 +44,10 @@ CHARACTERS_SHOWN_MAX = 10
 def read_text(field: str, path: str, context: int) -> Source:
     """Windows of `context` characters, and those one further on, as places in the file's own vocabulary.
 
-    Raises InputError where the file is not UTF-8, too short for one window, or has one distinct character or too many.
+    Raises InputError where the file is not UTF-8, too short for one window, or has one distinct character or too many;
+    or where there is no room in the cache for one that is large.
     """
+    size = os.stat(path).st_size
     seen, count = np.zeros(CODE_POINTS, np.bool_), 0
     for codes in _code_points(field, path):
         seen[codes] = True
@@ -51,38 +59,119 @@ def read_text(field: str, path: str, context: int) -> Source:
     if not 2 <= len(vocabulary) <= CLASSES_MAX:
         expected = f"from 2 to {CLASSES_MAX} distinct characters"
         raise InputError([Problem(field, expected, str(len(vocabulary)))])
-    table = np.zeros(CODE_POINTS, np.uint8 if len(vocabulary) <= 256 else np.uint16)
-    table[vocabulary] = np.arange(len(vocabulary))
-    tokens, end = np.zeros(count, table.dtype), 0
-    for codes in _code_points(field, path):
-        if end + len(codes) > count:
-            break  # the file has grown since; what was counted is read
-        tokens[end : end + len(codes)] = table[codes]
-        end += len(codes)
-    return _source(field, tokens, context, vocabulary)
+    text = Text(field=field, path=path, size=size, count=count, vocabulary=vocabulary, owner=path)
+    return text.source(context)
 
 
-def in_vocabulary(second: Source, vocabulary: Array) -> Source:
+def in_vocabulary(second: Source, first: Text) -> Source:
     """A second text with places in the vocabulary of the first. Raises InputError where it has other characters."""
-    own, part = second.vocabulary, second.x.file
+    own = second.text
     assert own is not None
-    assert isinstance(part, ArrayPart)
-    unknown = np.flatnonzero(~np.isin(own, vocabulary))
+    unknown = own.vocabulary[~np.isin(own.vocabulary, first.vocabulary)]
     if len(unknown):
-        first = int(np.argmax(np.isin(part.whole, unknown)))
-        shown = ", ".join(_shown(int(code)) for code in own[unknown[:CHARACTERS_SHOWN_MAX]])
+        shown = ", ".join(_shown(int(code)) for code in unknown[:CHARACTERS_SHOWN_MAX])
         more = f" and {len(unknown) - CHARACTERS_SHOWN_MAX} others" if len(unknown) > CHARACTERS_SHOWN_MAX else ""
-        found = f"{shown}{more}; the first at character {first}"
+        found = f"{shown}{more}; the first at character {own.first_of(unknown)}"
         hint = "training never sees them; take them out, or put them into the training text, too"
         raise InputError([Problem(second.field, "only characters that data.train has, too", found, hint)])
-    places = np.searchsorted(vocabulary, own).astype(np.uint8 if len(vocabulary) <= 256 else np.uint16)
-    return _source(second.field, places[part.whole], part.shape[1], vocabulary)
+    return replace(own, vocabulary=first.vocabulary, owner=first.path).source(second.x.array.shape[1])
 
 
-def _source(field: str, tokens: NDArray[Any], context: int, vocabulary: Array) -> Source:
-    shape = ((len(tokens) - 1) // context, context)
-    x, y = (StoredArray.of(ArrayPart(whole=tokens, begin=begin, shape=shape)) for begin in (0, 1))
-    return Source(field=field, field_y=field, x=x, y=y, vocabulary=vocabulary)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Text:
+    """A file as it was when the job was read; the same for each host that sees it.
+
+    field:      what problems are named after
+    size:       in bytes
+    count:      in characters
+    vocabulary: code points, sorted; what the file has, and perhaps others
+    owner:      path of the text whose vocabulary that is
+    """
+
+    field: str
+    path: str
+    size: int
+    count: int
+    vocabulary: Array
+    owner: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8 if len(self.vocabulary) <= 256 else np.uint16)
+
+    def source(self, context: int) -> Source:
+        """Windows of `context` characters. Raises InputError where there is no room for the tokens."""
+        shape = ((self.count - 1) // context, context)
+        places: list[Place]
+        if self.count * self.dtype.itemsize <= IN_MEMORY_BYTES_MAX:
+            whole, end = np.empty(self.count, self.dtype), 0
+            for tokens in self._tokens():
+                whole[end : end + len(tokens)] = tokens
+                end += len(tokens)
+            places = [ArrayPart(whole=whole, begin=begin, shape=shape) for begin in (0, 1)]
+        else:
+            cache = str(cache_folder(os.environ))
+            places = [TokensPart(text=self, cache=cache, begin=begin, shape=shape) for begin in (0, 1)]
+        x, y = map(StoredArray.of, places)
+        return Source(field=self.field, field_y=self.field, x=x, y=y, text=self)
+
+    def mapped(self, cache: str) -> Array:
+        """All tokens, (count,), mapped; made before, where this host has not yet. InputError."""
+        state = present_state(self.field, Path(self.path), self.size)
+        arrays = CachedArrays(
+            field=self.field,
+            what="its characters are numbered",
+            cache=cache,
+            group=digest(self.path, self.owner),
+            state=digest(state, self.vocabulary.tobytes()),
+            arrays={"tokens": (self.dtype, (self.count,))},
+        )
+        return arrays.open("tokens", self._write)
+
+    def first_of(self, codes: Array) -> int:
+        """The place of the first character that is one of `codes`, of which there is one."""
+        begin = 0
+        for some in _code_points(self.field, self.path):
+            found = np.flatnonzero(np.isin(some, codes))
+            if len(found):
+                return begin + int(found[0])
+            begin += len(some)
+        return begin
+
+    def _write(self, append: Mapping[str, Callable[[Array], None]]) -> None:
+        for tokens in self._tokens():
+            append["tokens"](tokens)
+
+    def _tokens(self) -> Iterator[Array]:
+        """Chunk by chunk, `count` in all. InputError where the file is another one by now."""
+        table = np.full(CODE_POINTS, CLASSES_MAX, np.int32)
+        table[self.vocabulary] = np.arange(len(self.vocabulary))
+        left = self.count
+        for codes in _code_points(self.field, self.path):
+            tokens = table[codes[:left]]  # what was appended since is not read
+            if len(tokens) and tokens.max() == CLASSES_MAX:
+                raise self._changed("other characters")
+            yield tokens.astype(self.dtype)
+            left -= len(tokens)
+        if left:
+            raise self._changed(f"{self.count - left} characters")
+
+    def _changed(self, found: str) -> InputError:
+        return InputError([Problem(self.field, f"the {self.count} characters that it had", found, "it has changed")])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokensPart:
+    """Tokens of a large text that lie together, as a `Place`: as `ArrayPart`, mapped."""
+
+    text: Text
+    cache: str
+    begin: int
+    shape: tuple[int, ...]
+
+    def open(self) -> Array:
+        """A view."""
+        return ArrayPart(whole=self.text.mapped(self.cache), begin=self.begin, shape=self.shape).open()
 
 
 def _code_points(field: str, path: str) -> Iterator[NDArray[np.uint32]]:

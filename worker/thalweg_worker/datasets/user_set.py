@@ -45,9 +45,8 @@ class UserSet:
         self.name = name
         self._returned = returned
         if not (hasattr(returned, "__len__") and hasattr(returned, "__getitem__")):
-            hint = "an iterable-style data set has no order that a seed could fix" * hasattr(returned, "__iter__")
             expected = "a data set with len(...) and [index]"
-            raise InputError([Problem(name, expected, f"a {type(returned).__name__}", hint)])
+            raise InputError([Problem(name, expected, f"a {type(returned).__name__}", _instead(returned))])
         try:
             self.size = len(returned)
         except (Exception, SystemExit) as error:
@@ -130,6 +129,16 @@ class UserFunction:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_opened": []}
+
+
+def _instead(returned: Any) -> str:
+    """A hint for what has no samples by index."""
+    if type(returned).__module__.startswith("ray.data."):
+        return (
+            "a Ray Data set has no samples by index: write it once, with execution_options.preserve_order, by "
+            '.write_parquet("FOLDER"), and say train = "FOLDER"'
+        )
+    return "an iterable-style data set has no order that a seed could fix" * hasattr(returned, "__iter__")
 
 
 def _no_numbers(name: str, what: str, array: Array) -> list[Problem]:

@@ -84,6 +84,7 @@ class _Loop:
         self._computed = 0
         self._compute_s = self._sample_s = 0.0
         begin = perf_counter()
+        self._source.begin(step, exchange.microbatches)
         for taken in (exchange.take, exchange.arrive):
             for some in taken():
                 self._compute_all(step, some)
@@ -143,7 +144,7 @@ class _Loop:
         """Draws the first samples of `step`, the next one, in time that would be waited away."""
         begin = perf_counter()
         if self._exchange.microbatches:
-            self._source.draw(step, self._exchange.microbatches[0])
+            self._source.draw_early(step, self._exchange.microbatches[0])
         self._sample_s += perf_counter() - begin
 
     def _evaluate(self, version: int) -> None:

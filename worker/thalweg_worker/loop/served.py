@@ -187,6 +187,7 @@ class _InPlace(_Loop):
 
     def _compute(self, work: Work) -> None:
         size, exchange = self._layout.size, self._exchange
+        self._source.begin(work.step, range(work.begin, work.end))
         for index, part in enumerate(range(work.begin, work.end), work.gradient):
             if exchange.superseded(work):
                 exchange.leave_part(work.step, part)
@@ -201,6 +202,7 @@ class _InPlace(_Loop):
                 if not exchange.superseded(work):
                     raise
                 self._bound.clear()
+                self._rest = None
                 exchange.leave_part(work.step, part)
                 continue
             self._bring(0)
@@ -253,6 +255,7 @@ class _Copying(_Loop):
         super().__init__(*args)
         self._copy = np.empty(self._layout.size, dtype=np.float32)
         self._averaged = self._layout.averaged
+        self._unit: int | None = None  # the one before, counted through all steps
 
     def _compute(self, work: Work) -> None:
         mark = perf_counter()
@@ -260,6 +263,7 @@ class _Copying(_Loop):
         self._push_s += perf_counter() - mark
         part = work.begin
         self._take(work.step, part)
+        self._ahead(work.step, part)
         gradient = self._exchange.gradient(work.gradient)
         loss = self._differentiate(self._gradient(part, gradient))
         shorten(gradient, self._how.clip_norm, self._averaged)
@@ -268,6 +272,14 @@ class _Copying(_Loop):
         for begin, end in self._averaged:
             gradient[begin:end] *= np.float32(self._sampler.size(part) / self._sampler.batch_size)
         self._push(work.step, part, 0, loss)
+
+    def _ahead(self, step: int, part: int) -> None:
+        """Which unit comes next is up to who is quicker; about as many others as the last time take one before."""
+        unit = step * self._sampler.microbatches + part
+        others = self._how.workers if self._unit is None else max(1, unit - self._unit)
+        self._unit = unit
+        expected = divmod(unit + others, self._sampler.microbatches)
+        self._source.ahead([expected] if expected[0] < self._how.steps else [])
 
     def _gradient(self, part: int, gradient: NDArray[np.float32]) -> Callable[[], float]:
         """`gradient`: where it goes, the same each time."""
@@ -321,6 +333,7 @@ class _Local(_Loop):
     def _step(self, step: int, update: Callable[[int, NDArray[np.float32], NDArray[np.float32]], None]) -> float:
         """One step of this worker on its own part of the batch; its mean loss."""
         loss = 0.0
+        self._source.begin(step, self._parts)
         for index, part in enumerate(self._parts):
             self._take(step, part)
             weight = self._sampler.size(part) / self._samples

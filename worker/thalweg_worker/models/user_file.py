@@ -2,9 +2,11 @@
 
 Rules:
 
-- The file stands alone: it imports installed packages, nothing beside it. So its text is all that another
-  host needs, and each worker runs the same text although the file is not there, or has changed since.
-- It runs as a module of its own name, which no `import` finds by chance and which hides no other module.
+- It may import installed packages, and modules and packages beside it (proto's `job.beside`). Their texts travel with
+  its own: that is all that another host needs, and each worker runs the same texts although the files are not there, or
+  have changed since.
+- It runs as a module of its own name, which no `import` finds by chance and which hides no other module; so do those
+  beside it.
 - Tracebacks show the lines that ran, under the user's file name.
 """
 
@@ -12,38 +14,54 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import linecache
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from thalweg_proto.errors import InputError, Problem
+from thalweg_proto.job.beside import modules_beside
 from thalweg_proto.job.kinds import nearest
 from thalweg_worker.models.tracebacks import indented, summary, user_traceback
+from thalweg_worker.models.user_modules import UserModules, run
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserFile:
-    """path: absolute, as it was where the job was read; text: what it held then; key: of the job that names it."""
+    """
+    path:   absolute, as it was where the job was read
+    source: what it held then
+    key:    of the job that names it
+    beside: the source of each module beside it that it imports, by its path from there: "net/layers.py"
+    """
 
     path: str
-    text: str
+    source: bytes
     key: str = "model.use"
+    beside: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, key: str = "model.use") -> UserFile:
-        """The file at `path`, decoded as Python does (PEP 263). Raises InputError where it cannot be read."""
+        """The file at `path`, and what it imports from beside it. Raises InputError where one cannot be read, or
+        decoded as Python does (PEP 263)."""
         path = path.absolute()
-        field = f"{key} ({path.name})"
+        name = f"{key} ({path.name})"
         try:
-            return cls(path=str(path), text=importlib.util.decode_source(path.read_bytes()), key=key)
+            source = path.read_bytes()
         except OSError as error:
-            raise InputError([Problem(field, f"a file at {path}", error.strerror or str(error))]) from None
+            raise InputError([Problem(name, f"a file at {path}", error.strerror or str(error))]) from None
+        beside = modules_beside(path, source, name)
+        try:
+            where = name
+            importlib.util.decode_source(source)
+            for part, data in beside.items():
+                where = f"{name}: {part}"
+                importlib.util.decode_source(data)
         except (SyntaxError, UnicodeDecodeError) as error:
-            raise InputError([Problem(field, "Python source", summary(error))]) from None
+            raise InputError([Problem(where, "Python source", summary(error))]) from None
+        return cls(path=str(path), source=source, key=key, beside=beside)
 
     @property
     def name(self) -> str:
@@ -77,14 +95,15 @@ class UserFile:
         )
 
     def _run(self) -> ModuleType:
-        digest = hashlib.sha256(f"{self.path}\0{self.text}".encode()).hexdigest()
+        digest = hashlib.sha256(repr((self.path, self.source, sorted(self.beside.items()))).encode()).hexdigest()
         module = ModuleType(f"thalweg_user_model_{digest[:16]}")
         module.__file__ = self.path
-        # An entry without a modification time is never checked against the disk.
-        linecache.cache[self.path] = (len(self.text), None, self.text.splitlines(True), self.path)
+        if self.beside:
+            beside = UserModules(f"{module.__name__}_beside", str(Path(self.path).parent), self.beside)
+            vars(module)["__builtins__"] = beside.install()
         sys.modules[module.__name__] = module  # dataclasses and type hints look their module up
         try:
-            exec(compile(self.text, self.path, "exec", dont_inherit=True), vars(module))
+            run(importlib.util.decode_source(self.source), self.path, module)
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
             problem = Problem(
@@ -103,4 +122,4 @@ class UserFile:
             (folder / f"{name}.py").exists() or (folder / name).is_dir()
         ):
             return ""
-        return f"\n{name} lies beside the file, but a user's file stands alone: workers get its text only"
+        return f"\n{name} lies beside the file, but workers get only what an import statement there names"
