@@ -9,6 +9,7 @@ import sqlite3
 import pytest
 from tests.cluster.service.rows import submission
 
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.service.cluster import Seen
 from thalweg_cluster.service.keeper import INSIST_S, KILL_S, Changes, Keeper, tail
 from thalweg_cluster.service.table import JobTable
@@ -49,7 +50,7 @@ class FakeCluster:
     own, why_not = True, "it is being started"
 
     def __init__(self):
-        self.seen = Seen(address="here:1", nodes=(2, 2), unused=4.0)
+        self.seen = Seen(address="here:1", nodes=(Resources(2), Resources(2)), unused=Resources(4))
 
 
 class World:
@@ -143,7 +144,7 @@ def test_a_command_on_a_cluster_of_ours_that_is_gone_is_killed_and_goes_on_on_th
     """It could hang on to the old one for a minute."""
     world.add(max_failures=0)
     world.states()
-    world.cluster.seen = Seen(address="here:2", nodes=(2,), unused=2.0)
+    world.cluster.seen = Seen(address="here:2", nodes=(Resources(2),), unused=Resources(2))
     assert world.states() == {1: "running"}
     assert world.runner.said[-1] == ("signal", "1", "SIGKILL")
     world.runner.end(world.keeper.folder(1), -9)
@@ -159,7 +160,7 @@ def test_while_the_cluster_is_away_a_lost_command_is_not_judged(world):
     world.runner.end(world.keeper.folder(1), 1)
     world.cluster.seen = None
     assert world.states() == {1: "running"}
-    world.cluster.seen = Seen(address="here:2", nodes=(2,), unused=2.0)
+    world.cluster.seen = Seen(address="here:2", nodes=(Resources(2),), unused=Resources(2))
     assert world.states() == {1: "running"}
     assert world.job(1).attempts == 2
 
