@@ -42,9 +42,10 @@ def prepare(gpus: float, variables: MutableMapping[str, str] = os.environ) -> No
 def no_gpu(framework: str, found: str) -> WorkerError:
     """Of a framework, with its version, that finds none: why, as it `found`."""
     visible = os.environ.get(VISIBLE)
-    given = "no GPU" if not visible else f"GPU {visible}"
+    given = (
+        "" if visible is None else f"Ray gave this worker {f'GPU {visible}' if visible else 'none'} of its host, and "
+    )
     return WorkerError(
-        f"no GPU to compute on: Ray gave this worker {given} of its host, and {framework} finds none ({found}). "
-        f"Install a build of it for CUDA, and a driver that nvidia-smi can talk to, on each host with GPUs; or set "
-        f"cluster.gpus_per_worker = 0"
+        f"no GPU to compute on: {given}{framework} finds none ({found}). Install a build of it for CUDA, and a driver "
+        f"that nvidia-smi can talk to, on each host with GPUs; or set cluster.gpus_per_worker = 0"
     )
