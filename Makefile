@@ -33,7 +33,7 @@ bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loo
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json
 	$(BIN)/python -m tests.benchmarks.modules --json bench-modules.json
 
-bench-gpu: $(VENV)/.dev  ## on a machine with a GPU and a PyTorch for CUDA in .venv: a plain loop and Thalweg with 1 and 2 workers on it
+bench-gpu: $(VENV)/.dev  ## a plain loop and Thalweg on one GPU (with a PyTorch for CUDA in .venv)
 	$(BIN)/python -m tests.benchmarks.gpu --json bench-gpu.json
 
 bench-net: $(VENV)/.compare  ## Thalweg and DDP, each worker on a host of its own, at 1 Gbit/s (as root)

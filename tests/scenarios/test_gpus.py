@@ -51,7 +51,7 @@ def test_a_worker_whose_framework_finds_no_gpu_says_so(train, module, share):
         pytest.skip("this machine has a GPU")
     run = train(*module, "cluster.workers=2", f"cluster.gpus_per_worker={share}")
     assert run.status == 1, run.output
-    assert "no GPU to compute on: Ray gave this worker GPU 0 of its host, and PyTorch" in run.summary["error"]
+    assert "no GPU to compute on: Ray gave this worker GPU 0, and PyTorch" in run.summary["error"]
     assert "nvidia-smi" in run.summary["error"]
     assert run.summary["restarts"] == {"worker": 0, "server": 0}  # it would only fail again
     assert run.summary["devices"] == []

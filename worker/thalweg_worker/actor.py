@@ -17,7 +17,7 @@ from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Shipped
 from thalweg_worker.engines import Card, GradientEngine, card_of, make_engine, model_for, with_faults
-from thalweg_worker.engines.gpu import prepare
+from thalweg_worker.engines.gpu import left_behind, prepare
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
@@ -129,7 +129,8 @@ class Worker:
 
     def _in_words(self, error: Exception) -> str:
         if not is_out_of_memory(error):
-            return user_traceback(error)
+            hint = left_behind(error) if self._spec.gpus else ""
+            return "\n".join([user_traceback(error), *([hint] if hint else [])])
         sampler, parameters = self._spec.sampler, self._spec.layout.parameters
         sizes = {"batch_size": sampler.batch_size, "microbatches": sampler.microbatches, "parameters": parameters}
         return advice(error, rank=self._rank, engine=self._spec.engine, gpus=self._spec.gpus, **sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thalweg_worker.engines.gpu import no_gpu, prepare
+from thalweg_worker.engines.gpu import left_behind, no_gpu, prepare
 
 
 def test_without_a_gpu_nothing_is_said():
@@ -41,7 +41,15 @@ def test_a_framework_that_finds_none_is_named_with_what_ray_gave(monkeypatch):
     """And what to do."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     said = str(no_gpu("PyTorch 2.13.0+cpu", "it is built without CUDA"))
-    assert "Ray gave this worker GPU 3 of its host, and PyTorch 2.13.0+cpu finds none (it is built" in said
+    assert "Ray gave this worker GPU 3, and PyTorch 2.13.0+cpu finds none (it is built" in said
     assert "cluster.gpus_per_worker = 0" in said
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert str(no_gpu("JAX 1", "why")).startswith("no GPU to compute on: JAX 1 finds none (why). Install")
+
+
+def test_a_tensor_that_stayed_on_the_cpu_is_told_with_what_to_do():
+    """In the words of PyTorch 2.13; other errors are told as they are."""
+    text = "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+    assert "register_buffer" in left_behind(RuntimeError(text))
+    assert left_behind(RuntimeError("shapes do not match")) == ""
+    assert left_behind(ValueError("on the same device")) == ""

@@ -42,10 +42,21 @@ def prepare(gpus: float, variables: MutableMapping[str, str] = os.environ) -> No
 def no_gpu(framework: str, found: str) -> WorkerError:
     """Of a framework, with its version, that finds none: why, as it `found`."""
     visible = os.environ.get(VISIBLE)
-    given = (
-        "" if visible is None else f"Ray gave this worker {f'GPU {visible}' if visible else 'none'} of its host, and "
-    )
+    given = "" if visible is None else f"Ray gave this worker {f'GPU {visible}' if visible else 'none'}, and "
     return WorkerError(
         f"no GPU to compute on: {given}{framework} finds none ({found}). Install a build of it for CUDA, and a driver "
         f"that nvidia-smi can talk to, on each host with GPUs; or set cluster.gpus_per_worker = 0"
+    )
+
+
+def left_behind(error: BaseException) -> str:
+    """What to do where a model computes with tensors of two devices; "": it does not.
+
+    Before the start nobody can tell: the model was tried on the CPU, where all of it was.
+    """
+    if not isinstance(error, RuntimeError) or "same device" not in str(error):
+        return ""
+    return (
+        "the model was moved to the worker's GPU, and a tensor of it stayed behind: only parameters and buffers move. "
+        "Make it a buffer (register_buffer), or make it where the input is (device=x.device)"
     )
