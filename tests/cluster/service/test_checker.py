@@ -52,6 +52,15 @@ def test_mistakes_are_those_of_train_all_at_once_with_relative_paths(checker, fo
     assert str(path) not in said
 
 
+def test_gpus_are_counted_as_train_counts_them(checker, folder):
+    """Those that there are, and those that its workers need."""
+    path = folder(workers='3\nengine = "torch"\ngpus_per_worker = 0.5')
+    with pytest.raises(InputError) as caught:
+        checker.check(path, [Resources(4, 1)])
+    said = str(caught.value)
+    assert "at most 2 with 0.5 of a GPU each: Ray finds 1 GPU; found 3, which need 1.5 GPUs" in said
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [

@@ -85,6 +85,16 @@ def world(tmp_path):
     made.table.close()
 
 
+def test_gpus_of_jobs_that_run_are_taken(world):
+    """Two jobs share the one GPU; the third waits for it, however many CPUs there are."""
+    world.cluster.seen = Seen(address="here:1", nodes=(Resources(16, 1),), unused=Resources(16, 1))
+    for gpus in (0.5, 0.5, 0.25):
+        world.add(workers=1, gpus=gpus)
+    assert world.states() == {1: "running", 2: "running", 3: "queued"}
+    assert world.keeper.why == {3: "needs 0.25 GPUs, 0 free"}
+    assert world.states()[3] == "queued"  # also at the next look, when the others count as started
+
+
 def test_jobs_start_as_there_is_room_and_the_next_when_one_has_ended(world):
     """What it took is counted; each says why it waits."""
     for _ in range(3):
