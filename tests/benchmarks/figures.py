@@ -74,6 +74,7 @@ RULES = (
         times=2,
         targets={"H 128": 0.80, "H 512": 0.90, "H 1024": 0.90, "H 4096": 0.90},
     ),
+    Rule(name="Thalweg / 2 plain loops at once", over="thalweg", under="plain-2"),
     Rule(name="Thalweg / (2 x Thalweg, 1 worker)", over="thalweg", under="thalweg-1", times=2),
 )
 

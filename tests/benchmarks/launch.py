@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,11 @@ def rival_figures(out: str) -> dict[str, Any]:
     return figures
 
 
-def run_rival(module: str, options: Mapping[str, object]) -> dict[str, Any]:
-    """Run a rival; its figures."""
-    with process(rival_command(module, options), cwd=REPOSITORY) as child:
-        return rival_figures(finished(child))
+def run_rival(module: str, options: Mapping[str, object], *, copies: int = 1) -> list[dict[str, Any]]:
+    """Run a rival, so many of it at once that know nothing of each other; their figures."""
+    with ExitStack() as stack:
+        children = [stack.enter_context(process(rival_command(module, options), cwd=REPOSITORY)) for _ in range(copies)]
+        return [rival_figures(finished(child)) for child in children]
 
 
 def write_job(job: Mapping[str, object], path: Path) -> Path:

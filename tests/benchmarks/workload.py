@@ -48,7 +48,7 @@ class Workload:
 
 
 def _workload(hidden: int, batch: int, *, thalweg: float, ddp: float, ray: float, plain: float) -> Workload:
-    expected = {"ddp": ddp, "ray": ray, "ray-numpy": ray, "plain": plain}
+    expected = {"ddp": ddp, "ray": ray, "ray-numpy": ray, "plain": plain, "plain-2": plain}
     expected |= dict.fromkeys(("thalweg", "thalweg-1"), thalweg)
     return Workload(hidden=hidden, batch=batch, expected_step_ms=expected)
 

@@ -1,6 +1,6 @@
 """cluster/deploy/kuberay.yaml: what is named in one place is there in the other, and what it runs does what it should.
 
-Not checked here: whether KubeRay takes it. That needs its schema, and a cluster.
+`test_schema.py` says whether Kubernetes and KubeRay know its fields. Nothing here runs on Kubernetes.
 """
 
 from __future__ import annotations
