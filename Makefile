@@ -13,7 +13,7 @@ TABLE = $(if $(FAULTS),--faults-out $(FAULTS))
 # Where nothing compiled may be kept, each of the many processes that are started compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train test test-slow faults bench bench-net lint types protos protos-check monitoring wheel compare clean help
+.PHONY: train test test-slow faults bench bench-gpu bench-net lint types protos protos-check monitoring wheel compare clean help
 
 help:                ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -34,6 +34,9 @@ faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side; the same nn.Module, too
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json
 	$(BIN)/python -m tests.benchmarks.modules --json bench-modules.json
+
+bench-gpu: $(VENV)/.dev  ## a plain loop and Thalweg on one GPU (with a PyTorch for CUDA in .venv)
+	$(BIN)/python -m tests.benchmarks.gpu --json bench-gpu.json
 
 bench-net: $(VENV)/.compare  ## Thalweg and DDP, each worker on a host of its own, at 1 Gbit/s (as root)
 	$(BIN)/python -m tests.benchmarks.net --json bench-net.json
@@ -70,7 +73,7 @@ wheel: $(VENV)/.dev   ## build the wheel
 	ls dist
 
 clean:               ## remove what the other targets made
-	rm -rf $(VENV) dist runs bench.json bench-modules.json bench-net.json
+	rm -rf $(VENV) dist runs bench.json bench-modules.json bench-gpu.json bench-net.json
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

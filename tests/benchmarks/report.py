@@ -93,11 +93,12 @@ def conclude(
     options: Namespace,
     titles: Mapping[str, str],
     console: Console,
+    **more: object,
 ) -> int:
-    """Shows what was found and, where the options ask for it, writes it; the exit status."""
+    """Shows what was found and, where the options ask for it, writes it, with `more`; the exit status."""
     show(measurements, found, options.only, titles, console)
     if options.json:
-        write_json(options.json, measurements, found)
+        write_json(options.json, measurements, found, **more)
     return 1 if options.check and missed(found) else 0
 
 

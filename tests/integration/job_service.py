@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.cluster import Seen
@@ -71,7 +72,7 @@ class Nodes:
     own, why_not = False, ""
 
     def __init__(self, cpus: int) -> None:
-        self.seen: Seen | None = Seen(address="nowhere:1", nodes=(cpus,), unused=float(cpus))
+        self.seen: Seen | None = Seen(address="nowhere:1", nodes=(Resources(cpus),), unused=Resources(cpus))
 
 
 class Checks:
@@ -80,14 +81,14 @@ class Checks:
     def __init__(self) -> None:
         self.raises: Exception | None = None
 
-    def check(self, folder: Path, cpus: Any) -> Checked:
+    def check(self, folder: Path, nodes: Any) -> Checked:
         if self.raises is not None:
             raise self.raises
         table = read_table(folder / "job.toml")
         if table["train"]["steps"] > 1000:
             raise InputError([Problem("train.steps", "less", "more", "a hint"), Problem("data", "files/0/x", "none")])
         workers = table.get("cluster", {}).get("workers", 1)
-        return Checked(name=table.get("name", "job"), workers=workers, max_failures=3)
+        return Checked(name=table.get("name", "job"), workers=workers, gpus=0.0, max_failures=3)
 
 
 class Served:

@@ -26,6 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Where tests run in the background of a script, SIGINT is ignored, and so it would be in what they start.
 THALWEG = ["env", "--default-signal=INT", sys.executable, "-m", "thalweg_cluster.cli"]
 CPUS = 4
+GPUS = 2  # said to be there, so that GPUs are given away on machines without any
 
 DIGITS = """
 name = "digits"
@@ -75,7 +76,8 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """A Ray cluster of 4 CPUs that is there already, with token authentication as `ray start` turns it on."""
+    """A Ray cluster of 4 CPUs, and 2 GPUs as it believes, that is there already, with token authentication as
+    `ray start` turns it on."""
     with ray_head(free_port()) as head:
         yield head.address
 
@@ -97,7 +99,8 @@ def ray_head(port: int, dashboard_port: int | None = None) -> Iterator[Any]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
-            f"--port={port}", f"--num-cpus={CPUS}", f"--temp-dir={folder}", "--disable-usage-stats", "--no-monitor",
+            f"--port={port}", f"--num-cpus={CPUS}", f"--num-gpus={GPUS}", f"--temp-dir={folder}",
+            "--disable-usage-stats", "--no-monitor",
             "--include-log-monitor=false", f"--include-dashboard={str(dashboard_port is not None).lower()}",
             # Each head's agent listens, too, and the port that it takes by default is another one's.
             f"--dashboard-agent-listen-port={free_port()}",

@@ -90,7 +90,7 @@ def write_idx(path: Path, array: np.ndarray, cut: int = 0) -> None:
         ("data.train=nowhere.py:data", ["data.train (nowhere.py): expected a file at", "No such file"]),
         ("cluster.wire=float16", ["cluster.wire", "bfloat16"]),
         ("cluster.wire_fraction=0.5", ["cluster.wire_fraction", 'belongs to wire "topk"']),
-        ("cluster.engine=cupy", ["cluster.engine", "numpy"]),
+        ("cluster.engine=cupy", ["cluster.gpus_per_worker: expected more than 0", "cupy"]),
         ("model.depth=3", ["depth"]),
     ],
 )
@@ -227,9 +227,9 @@ MISTAKES = [
     # the lengths
     (["train.batch_size=full", "train.microbatches=33", "model.depth=3"], ["train.batch_size", "model.depth"]),
     (["train.batch_size=full", "train.microbatches=33", "data.eval=nowhere.csv", "train.steps=3"], ["nowhere.csv"]),
-    # what this version cannot do
-    (["cluster.engine=cupy", "cluster.placement=pack"], ["cluster.engine", "cluster.placement"]),
-    (["cluster.engine=cupy", "data.train=nowhere.csv", "model.depth=3"], ["cupy", "nowhere.csv", "model.depth"]),
+    # an extra that is not installed here, and GPUs
+    (["cluster.engine=numpy", "cluster.gpus_per_worker=1", "cluster.placement=pack"], ["gpus_per_worker", "placement"]),
+    (["cluster.gpus_per_worker=2", "data.train=nowhere.csv", "model.depth=3"], ["GPU", "nowhere.csv", "model.depth"]),
 ]
 
 

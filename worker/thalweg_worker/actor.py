@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from thalweg_proto.layout import Layout
 from thalweg_proto.ledger import Division
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.datasets import Fetcher, Shipped
-from thalweg_worker.engines import make_engine, model_for, with_faults
+from thalweg_worker.engines import Card, GradientEngine, card_of, make_engine, model_for, with_faults
+from thalweg_worker.engines.gpu import left_behind, prepare
 from thalweg_worker.exchange import Connection, MeetingExchange, NewServerWork, ServedExchange, join
 from thalweg_worker.ledger import Ledger
 from thalweg_worker.loop import ServedLoop, run_meeting, run_served
@@ -37,6 +39,7 @@ class WorkerSpec:
     engine:          name of the engine, as in the job file; with "emulated" a microbatch takes `emulated_ms`,
                      which may differ by rank
     autocast, compile: of the engine "torch", as in the job file
+    gpus:            of the worker, as in the job file
     served:          how it computes where the server does its part itself
     ledger:          folder in which it is written down which samples go into which step; None: nowhere
     faults:          what shall go wrong
@@ -53,15 +56,17 @@ class WorkerSpec:
     emulated_ms: float | tuple[float, ...] | None = None
     autocast: str | None = None
     compile: bool | None = None
+    gpus: float = 0.0
     ledger: Path | None = None
     faults: PlannedFaults = field(default_factory=PlannedFaults)
 
 
 class Worker:
-    """One worker; `run` returns when the server says stop."""
+    """One worker; `run` returns when the server says stop. Ray calls `card` before that, where there is one."""
 
     def __init__(self, spec: WorkerSpec, rank: int, data: tuple[Shipped, Shipped | None]) -> None:
         """`data`: what is trained on and what is held out; together, since both may be rows of the same arrays."""
+        prepare(spec.gpus)
         # One BLAS thread: the host's CPUs are dealt out to workers, and more threads would change the bits.
         self._limits = threadpool_limits(1, user_api="blas")
         self._spec = spec
@@ -70,16 +75,11 @@ class Worker:
         fetcher = Fetcher()
         self._training = training.open(fetcher)
         self._held_out = held_out.open(fetcher) if held_out is not None else None
-        model = model_for(spec.engine, spec.model, spec.data_spec, spec.sampler.seed)
-        classify = spec.data_spec.task == "classification"
-        times = spec.emulated_ms
-        own_ms = times[rank] if isinstance(times, tuple) else times
         self._faults = spec.faults.of("worker", rank)
-        sizes = {spec.sampler.size(m) for m in range(spec.sampler.microbatches)} if spec.compile else ()
-        engine = make_engine(
-            spec.engine, model, classify=classify, emulated_ms=own_ms, autocast=spec.autocast, compiled=sorted(sizes)
-        )
-        self._engine = with_faults(engine, self._faults)
+
+    def card(self) -> Card:
+        """The GPU that it computes on; of a worker that has one. WorkerError where its engine finds none."""
+        return card_of(self._spec.engine)
 
     def run(self, address: str, _server_is_open: object = None) -> None:
         """Trains until the server says stop.
@@ -88,29 +88,57 @@ class Worker:
         The other argument only makes Ray wait until the server listens.
 
         Raises WorkerError where the user's model or data raised, with that exception and the user's own frames; or with
-        what to do where memory did not suffice.
+        what to do where memory did not suffice, or there is no GPU.
         """
         spec = self._spec
-        with join(address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as connection:
-            try:
-                self._train(connection)
-            except InputError as error:  # of a sample, which only user's code can give that late
-                raise WorkerError(str(error)) from None
-            except ThalwegError:
-                raise
-            except Exception as error:
-                raise WorkerError(self._in_words(error)) from None
+        with self._words_for_errors():
+            engine = with_faults(self._new_engine(), self._faults)  # compiled before the server waits for this worker
+        with (
+            join(address, job_id=spec.job_id, rank=self._rank, layout=spec.layout) as connection,
+            self._words_for_errors(),
+        ):
+            self._train(connection, engine)
+
+    def _new_engine(self) -> GradientEngine:
+        spec, times = self._spec, self._spec.emulated_ms
+        if spec.gpus:
+            self.card()  # before the model, which would start the framework
+        model = model_for(spec.engine, spec.model, spec.data_spec, spec.sampler.seed)
+        sizes = {spec.sampler.size(m) for m in range(spec.sampler.microbatches)} if spec.compile else ()
+        return make_engine(
+            spec.engine,
+            model,
+            classify=spec.data_spec.task == "classification",
+            emulated_ms=times[self._rank] if isinstance(times, tuple) else times,
+            autocast=spec.autocast,
+            compiled=sorted(sizes),
+            gpu=spec.gpus > 0,
+            # A worker that does not wait for others takes new parameters for each microbatch; but for local steps.
+            stays=not spec.served.copies or spec.served.local_steps > 1,
+        )
+
+    @contextmanager
+    def _words_for_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:  # of a sample, which only user's code can give that late
+            raise WorkerError(str(error)) from None
+        except ThalwegError:
+            raise
+        except Exception as error:
+            raise WorkerError(self._in_words(error)) from None
 
     def _in_words(self, error: Exception) -> str:
         if not is_out_of_memory(error):
-            return user_traceback(error)
+            hint = left_behind(error) if self._spec.gpus else ""
+            return "\n".join([user_traceback(error), *([hint] if hint else [])])
         sampler, parameters = self._spec.sampler, self._spec.layout.parameters
         sizes = {"batch_size": sampler.batch_size, "microbatches": sampler.microbatches, "parameters": parameters}
-        return advice(error, rank=self._rank, engine=self._spec.engine, **sizes)
+        return advice(error, rank=self._rank, engine=self._spec.engine, gpus=self._spec.gpus, **sizes)
 
-    def _train(self, connection: Connection) -> None:
+    def _train(self, connection: Connection, engine: GradientEngine) -> None:
         spec = self._spec
-        rest = (self._engine, spec.sampler, self._training, self._held_out)
+        rest = (engine, spec.sampler, self._training, self._held_out)
         with self._ledger() as ledger:
             if connection.welcome.meet:
                 with MeetingExchange(connection, spec.new_server_work, self._faults) as meeting:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 from threadpoolctl import threadpool_limits
@@ -37,6 +38,7 @@ from thalweg_cluster.server.spec import RunResult, ServerSpec, Snapshot
 from thalweg_cluster.step import HostStep, StepSpec
 from thalweg_proto.job import job_to_toml
 from thalweg_worker.actor import Worker, WorkerSpec
+from thalweg_worker.engines import Card
 from thalweg_worker.loop import ServedLoop
 
 SWITCH_S = 2e-4
@@ -104,6 +106,7 @@ class Run:
     opened:  references to what each server has opened, by host
     served:  references to the RunResult of each server, by host; the first one is that of the run
     workers: references to the end of each worker, by rank
+    cards:   references to the GPU of each worker, by rank, where they have any; those that are known are taken out
     new_worker: starts one for a rank; returns the actor, and a reference to its end
     ca:      of the servers' certificates, in PEM, where it was made for the run; None: it was not
     """
@@ -112,6 +115,7 @@ class Run:
     opened: list[Any]
     served: list[Any]
     workers: list[Any]
+    cards: dict[int, Any]
     new_worker: Callable[[int], tuple[Any, Any]]
     placement: Placement
     group: PlacementGroup
@@ -128,6 +132,17 @@ class Run:
         """Starts a worker in the place of one that died."""
         actor, self.workers[rank] = self.new_worker(rank)
         self.actors.append(actor)
+
+    def known_cards(self) -> dict[int, Card]:
+        """The GPUs of workers that have become known since this was asked last, by rank."""
+        known: dict[int, Card] = {}
+        if self.cards:
+            refs = {ref: rank for rank, ref in self.cards.items()}
+            for ref in ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]:
+                del self.cards[refs[ref]]
+                with contextlib.suppress(RayError):  # what it failed of its `run` says, too
+                    known[refs[ref]] = ray.get(ref)
+        return known
 
     def close(self) -> None:
         """Ends all actors and gives their resources back."""
@@ -181,9 +196,13 @@ def start(
     served = [server.serve.remote(*opened) for server in servers]
     new_actor = _new_actor(preparation, placement, step, specs[0].job_id, group)
 
+    cards: dict[int, Any] = {}
+
     def new_worker(rank: int) -> tuple[Any, Any]:
         host = placement.topology.host_of(rank)
         actor = new_actor(rank)
+        if job.cluster.gpus_per_worker:
+            cards[rank] = actor.card.remote()  # before `run`, which takes as long as the run
         return actor, actor.run.remote(specs[host].address, opened[host])
 
     actors, runs = zip(*map(new_worker, range(workers)), strict=True)
@@ -192,6 +211,7 @@ def start(
         opened=opened,
         served=served,
         workers=list(runs),
+        cards=cards,
         new_worker=new_worker,
         placement=placement,
         group=group,
@@ -306,6 +326,7 @@ def _new_actor(
         emulated_ms=cluster.emulated_ms,
         autocast=cluster.autocast,
         compile=cluster.compile,
+        gpus=cluster.gpus_per_worker,
         ledger=preparation.ledger,
         faults=preparation.faults,
     )
@@ -315,6 +336,7 @@ def _new_actor(
 
     def start(rank: int) -> Any:
         where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=placement.bundles[rank])
-        return new_worker.options(num_cpus=1, scheduling_strategy=where).remote(spec, rank, data)
+        options = {"num_cpus": 1, "num_gpus": cluster.gpus_per_worker, "scheduling_strategy": where}
+        return new_worker.options(**options).remote(spec, rank, data)
 
     return start

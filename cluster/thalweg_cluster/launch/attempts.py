@@ -20,7 +20,7 @@ from thalweg_cluster.launch.journal import Journal
 from thalweg_cluster.launch.preparation import Preparation
 from thalweg_cluster.launch.replicas import RunReplicas
 from thalweg_cluster.launch.resuming import checkpoint_place
-from thalweg_cluster.launch.room import Growth, free_cpus
+from thalweg_cluster.launch.room import Growth, free
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.reporting.files import RunFolder
 from thalweg_cluster.reporting.wording import warning
@@ -124,7 +124,8 @@ class Attempts:
         self._telemetry.begins()
         run = start(preparation, place, self._given, self._replicas, generation=generation, place_s=self._place_s)
         topology = run.placement.topology
-        growth = Growth(topology.workers, preparation.job.cluster.most)
+        cluster = preparation.job.cluster
+        growth = Growth(topology.workers, cluster.most, cluster.gpus_per_worker)
         self._journal.about(preparation.lengths.steps, topology.workers)
         self._resizes = False
         with self._lock:
@@ -190,6 +191,7 @@ class Attempts:
             self._folder.append_rows(snapshot.rows)
             self._journal.show(snapshot)
             workers = run.placement.topology.workers
+            self._telemetry.has_cards(run.known_cards())
             self._telemetry.seen(snapshot.step, snapshot.joined, workers, perf_counter())
             if snapshot.step and not announced:  # by now all have opened
                 announced = True
@@ -200,7 +202,7 @@ class Attempts:
             warned = snapshot.warnings
             running = snapshot.running
             if running and not (ends or self._stopping):
-                self._resizes = snapshot.step > 0 and growth.possible(free_cpus)
+                self._resizes = snapshot.step > 0 and growth.possible(free)
                 ends = self._resizes or not _mended(run, may_replace, snapshot.hung)
                 if ends:
                     run.server.stop.remote()

@@ -16,7 +16,7 @@ Rules:
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -162,6 +162,7 @@ class Leading:
             restarts=failures.restarts if failures.times else {"worker": 0, "server": 0},
             started_at=record.started_at,
             faults=preparation.faults.report(),
+            devices=[{"rank": rank, **asdict(card)} for rank, card in sorted(self._telemetry.cards.items())],
         )
         self._folder.write_summary(summary)
         return summary

@@ -89,7 +89,7 @@ def prepare(
     Each check that needs only what is right is made. Raises InputError with all problems, those of the draft first.
     """
     job = draft.job
-    problems = [*draft.problems, *others, *check_supported(draft), *check_folder(out)]
+    problems = [*draft.problems, *others, *check_folder(out)]
     if cores is not None and draft.right("cluster.workers"):
         problems += check_local(job.cluster.most, cores)
     if draft.right("cluster.engine", "cluster.compile"):
@@ -226,19 +226,3 @@ def _check_ledger(job: Job) -> list[Problem]:
     """Workers know what they take. Of a step that leaves out what comes late they do not know what went into it."""
     backup = job.train.backup_workers or 0
     return [Problem("train.backup_workers", "0 with --ledger", str(backup))] if backup else []
-
-
-def check_supported(draft: Draft) -> list[Problem]:
-    """What a job file may say that this version cannot run yet."""
-    job = draft.job
-    engines = '"numpy", "torch", "jax" or "emulated" in this version'
-    no_gpu = "0 in this version, whose engines use no GPU"
-    found = (
-        ("cluster.engine", job.cluster.engine, ("numpy", "torch", "jax", "emulated"), engines),
-        ("cluster.gpus_per_worker", job.cluster.gpus_per_worker, (0,), no_gpu),
-    )
-    return [
-        Problem(field, expected, repr(value))
-        for field, value, supported, expected in found
-        if draft.right(field) and value not in supported
-    ]

@@ -6,27 +6,44 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 
 from thalweg_cluster.launch.cores import Oversubscribed, oversubscribed
 from thalweg_cluster.launch.lean_ray import lean_node
+from thalweg_cluster.resources import Resources, counted, gpus_for, on_gpus
 from thalweg_proto.errors import InputError, Problem
 from thalweg_proto.job.sections import ClusterSection
 
 CONNECT_S = 5.0
 
 
-def check_given(workers: int, cpus_by_node: list[int]) -> list[Problem]:
-    """Whether a given cluster has a CPU for each of `workers` workers."""
-    most = sum(cpus_by_node)
+def check_given(workers: int, gpus_per_worker: float, nodes: Sequence[Resources]) -> list[Problem]:
+    """Whether a cluster of these nodes has a CPU for each of `workers` workers, and a GPU, or a share of one."""
+    add = "add nodes with `ray start --address=...`"
+    most = sum(node.workers(0.0) for node in nodes)
+    if workers > most:
+        by_node = ", ".join(f"{int(node.cpus)}" for node in nodes)
+        expected = f"at most {most}: the nodes of the Ray cluster have {by_node} CPUs"
+        return [Problem("cluster.workers", expected, str(workers), add)]
+    most = sum(node.workers(gpus_per_worker) for node in nodes)
     if workers <= most:
         return []
-    by_node = ", ".join(map(str, cpus_by_node))
-    expected = f"at most {most}: the nodes of the Ray cluster have {by_node} CPUs"
-    return [Problem("cluster.workers", expected, str(workers), "add nodes with `ray start --address=...`")]
+    there = counted(sum(node.gpus for node in nodes), "GPU")
+    expected = f"at most {most} with {gpus_per_worker:g} of a GPU each: Ray finds {there}"
+    if most < sum(on_gpus(node.gpus, gpus_per_worker) for node in nodes):
+        expected += ", and too few CPUs beside them"
+    found = f"{workers}, which need {counted(gpus_for(workers, gpus_per_worker), 'GPU')}"
+    hint = f"{add} where there are more; `nvidia-smi` shows those of a machine, CUDA_VISIBLE_DEVICES hides them"
+    return [Problem("cluster.workers", expected, found, hint)]
+
+
+def nodes_of() -> list[Resources]:
+    """What each node of the cluster has that this process is joined to."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
+    return [Resources.of(node["Resources"]) for node in nodes if node["Alive"]]
 
 
 def why_nobody_answers(address: str) -> OSError | None:
@@ -64,7 +81,8 @@ def quiet() -> None:
 
 
 def start(cpus: int) -> None:
-    """A cluster of our own on this machine, which has `cpus` CPUs, whatever it has in truth."""
+    """A cluster of our own on this machine, which has `cpus` CPUs, whatever it has in truth, and the GPUs that Ray
+    finds."""
     quiet()
     # By default Ray's actors give way to everything else on the machine. On this one there is nothing else to do.
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -78,7 +96,7 @@ def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversu
 
     address: of the cluster to join; None for one of our own, which takes what `check_local` lets pass
 
-    Raises InputError where the cluster at `address` cannot be reached or has too few CPUs.
+    Raises InputError where the cluster at `address` cannot be reached, or either has too few CPUs or GPUs.
     """
     cores = len(os.sched_getaffinity(0))
     if address is None:
@@ -89,11 +107,8 @@ def ray_cluster(cluster: ClusterSection, address: str | None) -> Iterator[Oversu
         warning = None
         connect(address)
     try:
-        if address is not None:
-            nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
-            cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-            if problems := check_given(cluster.least, cpus):
-                raise InputError(problems)
+        if problems := check_given(cluster.least, cluster.gpus_per_worker, nodes_of()):
+            raise InputError(problems)
         yield warning
     finally:
         ray.shutdown()

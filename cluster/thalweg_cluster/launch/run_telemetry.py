@@ -6,7 +6,7 @@ since. Pure: it is told what the time is. One thread tells, others read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 
 import numpy as np
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from thalweg_cluster.exposition import Histogram, family
 from thalweg_cluster.launch.failures import Loss
 from thalweg_cluster.monitoring import catalogue as c
+from thalweg_worker.engines import Card
 
+NAME_MAX = 100
+"""Characters of a device's name in a label."""
 KINDS = ("worker", "server", "coordinator")
 BOUNDS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -23,12 +26,14 @@ BOUNDS_S = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 class RunTelemetry:
     """Of one coordinator's process.
 
-    restarts: by what died; attempts: so often servers and workers were started
+    restarts: by what died; attempts: so often servers and workers were started; cards: the GPU of each worker that has
+    one, by rank
     """
 
     def __init__(self) -> None:
         self.restarts = dict.fromkeys(KINDS, 0)
         self.attempts = 0
+        self.cards: dict[int, Card] = {}
         self._recovered: NDArray[np.int64] = np.zeros(len(BOUNDS_S) + 1, dtype=np.int64)
         self._recovered_s = 0.0
         self._since_s: float | None = None  # when the loss was noticed from which the run recovers
@@ -55,7 +60,13 @@ class RunTelemetry:
         """Servers and workers are started, all of them."""
         with self._lock:
             self.attempts += 1
+            self.cards = {}
             self._step = None
+
+    def has_cards(self, cards: Mapping[int, Card]) -> None:
+        """These workers, by rank, compute on these GPUs."""
+        with self._lock:
+            self.cards |= cards
 
     def seen(self, step: int, joined: int, workers: int, now_s: float) -> None:
         """So many steps are done, and so many of the workers are there."""
@@ -75,4 +86,7 @@ class RunTelemetry:
             yield family(c.RESTARTS, *(((kind,), count) for kind, count in self.restarts.items()))
             yield family(c.ATTEMPTS, self.attempts)
             yield family(c.RECOVERY_SECONDS, Histogram(BOUNDS_S, self._recovered, self._recovered_s))
+            cards = sorted(self.cards.items())
+            yield family(c.DEVICE, *(((str(rank), card.name[:NAME_MAX]), 1) for rank, card in cards))
+            yield family(c.DEVICE_MEMORY, *(((str(rank),), card.memory_bytes) for rank, card in cards))
             yield family(c.RECOVERING, 0.0 if self._since_s is None else now_s - self._since_s)

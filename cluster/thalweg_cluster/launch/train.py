@@ -234,6 +234,7 @@ def finished(preparation: Preparation, out: Path, console: Console) -> bool:
                 restarts={"worker": 0, "server": 0},
                 started_at=time(),
                 faults=preparation.faults.report(),
+                devices=[],
             )
         )
     console.print(

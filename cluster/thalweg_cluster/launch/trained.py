@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from thalweg_cluster.launch.preparation import check_supported
 from thalweg_cluster.launch.resuming import find, other_shapes
 from thalweg_cluster.reporting.files import JOB, SUMMARY, WEIGHTS, read_summary
 from thalweg_cluster.reporting.sources import as_it_ran
@@ -128,8 +127,8 @@ def _read_weights(file: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _right(draft: Draft) -> Job:
-    if problems := [*draft.problems, *check_supported(draft)]:
-        raise InputError(problems)
+    if draft.problems:
+        raise InputError(draft.problems)
     return draft.job
 
 

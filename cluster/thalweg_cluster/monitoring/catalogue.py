@@ -37,6 +37,7 @@ class Process(Enum):
 LABELS: Final = {
     "state": "`joined`, or `expected`: not there yet, or gone and not replaced yet",
     "worker": "rank of the worker; as many values as the run has workers",
+    "device": "name of a GPU, cut at 100 characters; as many values as the run has workers, at most",
     "host": "number of the host; as many values as the run has hosts",
     "result": "what became of it",
     "copies": "`given` or `won`",
@@ -331,6 +332,17 @@ RECOVERY_SECONDS = _metric(
     "recovery_seconds", _H, "seconds", "From the loss of a process until all are there again and a step was made.",
     "Long: Ray takes long to find room or to start processes; or checkpoints are far apart.",
     process=Process.COORDINATOR,
+)  # fmt: skip
+DEVICE = _metric(
+    "worker_device_info", _G, "1", "1, with the name of the GPU that a worker computes on; none for workers without.",
+    "Workers of one run have different GPUs: the slowest of them sets the pace, and bits may depend on which computes "
+    "what.",
+    "worker", "device", process=Process.COORDINATOR,
+)  # fmt: skip
+DEVICE_MEMORY = _metric(
+    "worker_device_memory_bytes", _G, "bytes", "Memory of the GPU that a worker computes on, which others may share.",
+    "Less than the model needs: the run fails with what to do; see `cluster.gpus_per_worker`.",
+    "worker", process=Process.COORDINATOR,
 )  # fmt: skip
 RECOVERING = _metric(
     "recovering_seconds", _G, "seconds", "For how long the run has been recovering from a loss; 0: it is not.",

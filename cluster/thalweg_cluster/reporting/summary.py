@@ -21,6 +21,7 @@ def summarise(
     restarts: dict[str, int],
     started_at: float,
     faults: list[dict[str, Any]],
+    devices: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """The contents of summary.json; `result` is None where the server died and nothing is known of the run.
 
@@ -28,6 +29,7 @@ def summarise(
     restarts:   how many processes were replaced, by kind
     started_at: when the command was given, in seconds since 1970
     faults:     each that was planned, and whether it fired (PlannedFaults.report)
+    devices:    name and memory_bytes of the GPU of each worker that had one, with its rank
     """
     if error is not None:
         state = "failed"
@@ -66,4 +68,5 @@ def summarise(
         "replicas": result.replicas if result else None,
         "staleness": result.staleness if result else {"mean": 0.0, "max": 0},
         "faults": faults,
+        "devices": devices,
     }

@@ -2,7 +2,7 @@
 
     python -m thalweg_cluster.service.checker
 
-is a process that forks one for each line of its standard input, {"number": ..., "folder": ..., "cpus": [...]}, and
+is a process that forks one for each line of its standard input, {"number": ..., "folder": ..., "nodes": [...]}, and
 answers with a line when that has ended: {"number": ..., "ended": "..."}. What it found is in the folder's verdict.json.
 
 Rules:
@@ -27,6 +27,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from thalweg_cluster.resources import Resources, gpus_for
 from thalweg_proto.errors import InputError, Problem, RunError, ThalwegError
 
 VERDICT = "verdict.json"
@@ -37,10 +38,12 @@ AT_ONCE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What a job that may start needs to be known by: its name, the least of its workers, how often it may be lost."""
+    """What a job that may start needs to be known by: its name, the least of its workers and their GPUs, how often it
+    may be lost."""
 
     name: str
     workers: int
+    gpus: float
     max_failures: int
 
 
@@ -56,13 +59,13 @@ class Checker:
         self._number = 0
         self._closed = False
 
-    def check(self, folder: Path, cpus: Sequence[int] | None) -> Checked:
-        """Checks the job file in `folder` for a Ray cluster whose nodes have so many `cpus`; None: it is not known.
+    def check(self, folder: Path, nodes: Sequence[Resources] | None) -> Checked:
+        """Checks the job file in `folder` for a Ray cluster of these `nodes`; None: they are not known.
 
         InputError with all its mistakes, in which paths in the folder are relative. RunError where it comes to nothing.
         """
         with self._room:
-            ended = self._asked({"folder": str(folder), "cpus": cpus, "check_s": self._check_s}).result()
+            ended = self._asked({"folder": str(folder), "nodes": nodes, "check_s": self._check_s}).result()
         try:
             verdict = json.loads((folder / VERDICT).read_bytes())
         except FileNotFoundError:
@@ -139,7 +142,7 @@ def _died() -> RunError:
     return RunError("the checker of jobs has died: submit again")
 
 
-def _checked(folder: Path, cpus: Sequence[int] | None) -> dict[str, Any]:
+def _checked(folder: Path, nodes: Sequence[Sequence[float]] | None) -> dict[str, Any]:
     """In a process of its own: what is found."""
     from thalweg_cluster.launch.preparation import prepare
     from thalweg_cluster.launch.ray_cluster import check_given
@@ -149,13 +152,15 @@ def _checked(folder: Path, cpus: Sequence[int] | None) -> dict[str, Any]:
     try:
         draft = load_job(folder / JOB_FILE)
         cluster = draft.job.cluster
-        known = cpus is not None and draft.right("cluster.workers")
-        prepare(draft, folder, None, check_given(cluster.least, list(cpus or ())) if known else [])
+        known = nodes is not None and draft.right("cluster.workers", "cluster.gpus_per_worker")
+        there = [Resources(*node) for node in nodes or ()]
+        prepare(draft, folder, None, check_given(cluster.least, cluster.gpus_per_worker, there) if known else [])
     except InputError as error:
         return {"problems": [[each.field, each.expected, each.found, each.hint] for each in error.problems]}
     except ThalwegError as error:
         return {"problems": [["job", "one that can start", str(error), ""]]}
-    checked = {"name": draft.job.name, "workers": cluster.least, "max_failures": cluster.max_failures}
+    gpus = gpus_for(cluster.least, cluster.gpus_per_worker)
+    checked = {"name": draft.job.name, "workers": cluster.least, "gpus": gpus, "max_failures": cluster.max_failures}
     return {"problems": [], "checked": checked}
 
 
@@ -171,7 +176,7 @@ def _forked(question: dict[str, Any]) -> int:
         for fd in (0, 1):
             os.dup2(nothing, fd)
         folder = Path(question["folder"])
-        verdict = json.dumps(_checked(folder, question["cpus"]))
+        verdict = json.dumps(_checked(folder, question["nodes"]))
         part = folder / f".{VERDICT}"
         part.write_text(verdict)
         part.replace(folder / VERDICT)

@@ -3,8 +3,8 @@
     python -m thalweg_cluster.service.cluster [CPUS]
 
 joins the cluster of RAY_ADDRESS, or starts one with so many CPUs on this machine, and says so on its standard output, a
-line each time it looks: {"address": ..., "nodes": [CPUs of each], "unused": CPUs that nobody has}. It ends, and with it
-a cluster that it has started, when its standard input does.
+line each time it looks: {"address": ..., "nodes": [[CPUs, GPUs] of each], "unused": [CPUs, GPUs] that nobody has}. It
+ends, and with it a cluster that it has started, when its standard input does.
 
 Why a process: who is joined to a Ray cluster is ended by Ray where the cluster is lost. The service stays, starts
 another one or waits for it, and answers meanwhile.
@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from thalweg_cluster.resources import Resources
+
 LOOK_S = 0.5
 AGAIN_S = 2.0
 """After so long a cluster that was lost is looked for again."""
@@ -29,11 +31,16 @@ AGAIN_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """address: for RAY_ADDRESS; nodes: the CPUs of each; unused: CPUs of all of them that nobody has."""
+    """address: for RAY_ADDRESS; nodes: what each has; unused: what nobody has of that."""
 
     address: str
-    nodes: tuple[int, ...]
-    unused: float
+    nodes: tuple[Resources, ...]
+    unused: Resources
+
+    @property
+    def all(self) -> Resources:
+        """What the nodes have together."""
+        return Resources(sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes))
 
 
 class Cluster:
@@ -66,8 +73,8 @@ class Cluster:
         self._thread.start()
 
     @property
-    def nodes(self) -> tuple[int, ...] | None:
-        """The CPUs of each node; None: they are not known now."""
+    def nodes(self) -> tuple[Resources, ...] | None:
+        """What each node has; None: that is not known now."""
         seen = self._seen
         return None if seen is None else seen.nodes
 
@@ -113,7 +120,8 @@ class Cluster:
         """ "" where the line was meant for us."""
         try:
             said: dict[str, Any] = json.loads(line)
-            seen = Seen(address=said["address"], nodes=tuple(said["nodes"]), unused=said["unused"])
+            nodes = tuple(Resources(*node) for node in said["nodes"])
+            seen = Seen(address=said["address"], nodes=nodes, unused=Resources(*said["unused"]))
         except (ValueError, KeyError, TypeError):
             return line.strip()
         if seen != self._seen:
@@ -126,7 +134,7 @@ def main(cpus: int) -> None:
     """Until standard input ends, or the cluster is lost."""
     import ray
 
-    from thalweg_cluster.launch.ray_cluster import connect, start
+    from thalweg_cluster.launch.ray_cluster import connect, nodes_of, start
 
     given = os.environ.get("RAY_ADDRESS")
     if given:
@@ -135,10 +143,8 @@ def main(cpus: int) -> None:
         start(cpus)
     address = ray.get_runtime_context().gcs_address
     while True:
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray gives it no type
-        unused: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # nor this
-        alive = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
-        print(json.dumps({"address": address, "nodes": alive, "unused": unused.get("CPU", 0)}), flush=True)
+        unused: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray gives it no type
+        print(json.dumps({"address": address, "nodes": nodes_of(), "unused": Resources.of(unused)}), flush=True)
         if select.select([0], [], [], LOOK_S)[0]:
             break
     ray.shutdown()

@@ -25,6 +25,7 @@ from thalweg_cluster.hosts.callers import Outsiders
 from thalweg_cluster.hosts.checks import Refusal, RefusedError
 from thalweg_cluster.hosts.listener import PATIENCE_S, Health, Listener
 from thalweg_cluster.reporting.files import METRICS
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.security.guard import Guard
 from thalweg_cluster.service.checker import Checked
 from thalweg_cluster.service.keeper import Changes, Keeper
@@ -56,7 +57,7 @@ T = TypeVar("T")
 class Checks(Protocol):
     """Whether a job may start."""
 
-    def check(self, folder: Path, cpus: Sequence[int] | None) -> Checked:
+    def check(self, folder: Path, nodes: Sequence[Resources] | None) -> Checked:
         """InputError with all mistakes."""
         ...
 
@@ -75,7 +76,7 @@ class JobDoor:
         table: JobTable,
         keeper: Keeper,
         checks: Checks,
-        nodes: Callable[[], Sequence[int] | None],
+        nodes: Callable[[], Sequence[Resources] | None],
         incoming: Path,
         files_max: int,
         changes: Changes,
@@ -85,7 +86,7 @@ class JobDoor:
         """Binds; raises what `Listener` does.
 
         calls:     counts them
-        nodes:     the CPUs of each node of the Ray cluster; None: it is not known now
+        nodes:     what each node of the Ray cluster has; None: that is not known now
         incoming:  folder for what arrives
         files_max: bytes that the files of a job may have
         """
@@ -172,6 +173,7 @@ class JobDoor:
                 name=checked.name,
                 priority=header.priority,
                 workers=checked.workers,
+                gpus=checked.gpus,
                 max_failures=checked.max_failures,
                 submitted_s=time(),
             )

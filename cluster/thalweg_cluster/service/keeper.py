@@ -132,9 +132,9 @@ class Keeper:
             if job.state.started:
                 self._look_at(job, seen)
         jobs = self._table.alive()
-        started = [job.workers for job in jobs if job.state.started]
+        started = [job for job in jobs if job.state.started]
         waiting = [job for job in jobs if job.state is State.QUEUED]
-        room = None if seen is None else room_of(sum(seen.nodes), seen.unused, started)
+        room = None if seen is None else room_of(seen.all, seen.unused, started)
         decision = decide(waiting, room)
         why = decision.why
         if self._leaving:

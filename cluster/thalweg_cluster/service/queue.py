@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from thalweg_cluster.resources import DIGITS, Resources, counted
+
 
 class Waiting(Protocol):
-    """A job in the queue. workers: it needs so many CPUs, at least."""
+    """A job in the queue. workers: it needs so many CPUs, at least; gpus: of all these workers together."""
 
     @property
     def id(self) -> int: ...
@@ -22,14 +24,18 @@ class Waiting(Protocol):
     def priority(self) -> int: ...
     @property
     def workers(self) -> int: ...
+    @property
+    def gpus(self) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """CPUs of the cluster: all, and those that nobody uses."""
+    """CPUs and GPUs of the cluster: all, and those that nobody uses."""
 
     cpus: int
     free: int
+    gpus: float = 0.0
+    free_gpus: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,36 +53,45 @@ def decide(waiting: Iterable[Waiting], room: Room | None) -> Decision:
         return Decision(start=(), why={job.id: "the Ray cluster does not answer" for job in ordered})
     start: list[int] = []
     why: dict[int, str] = {}
-    free, first = room.free, None  # first: of those that wait for room
+    free, first = Resources(room.free, room.free_gpus), None  # first: of those that wait for room
     for job in ordered:
-        needs = f"needs {cpus(job.workers)}"
-        if job.workers > room.cpus:
-            why[job.id] = f"{needs}, the cluster has {room.cpus}"
+        needs = Resources(job.workers, job.gpus)
+        if lack := _lack(needs, Resources(room.cpus, room.gpus), "the cluster has {:g}"):
+            why[job.id] = lack
         elif first is not None:
-            why[job.id] = f"{needs}, behind job {first}"
-        elif job.workers > free:
-            why[job.id] = f"{needs}, {free} free"
+            why[job.id] = f"needs {counted(needs.cpus, 'CPU')}, behind job {first}"
+        elif lack := _lack(needs, free, "{:g} free"):
+            why[job.id] = lack
             first = job.id
         else:
             start.append(job.id)
-            free -= job.workers
+            free = Resources(free.cpus - needs.cpus, round(free.gpus - needs.gpus, DIGITS))
     return Decision(start=tuple(start), why=why)
 
 
-def room_of(cpus: int, unused: float, started: Iterable[int]) -> Room:
+def _lack(needs: Resources, there: Resources, words: str) -> str:
+    """Of what there is too little, and how much there is, in `words`; "": of nothing."""
+    for needed, found, what in zip(needs, there, ("CPU", "GPU"), strict=True):
+        if needed > found:
+            return f"needs {counted(needed, what)}, {words.format(found)}"
+    return ""
+
+
+def room_of(there: Resources, unused: Resources, started: Iterable[Waiting]) -> Room:
     """What is free for the jobs of the service on a cluster that others may use, too.
 
-    cpus:    of the cluster
-    unused:  CPUs that nobody has, as Ray says
-    started: how many CPUs each job that was started needs at least; Ray may not have given them to it yet
+    there:   of the cluster
+    unused:  what nobody has, as Ray says
+    started: the jobs that were started; Ray may not have given them yet what they need
 
     What Ray has given away beyond that belongs to others, or to jobs that took more than the least.
     """
-    ours = sum(started)
-    others = max(0.0, cpus - unused - ours)
-    return Room(cpus=cpus, free=max(0, int(cpus - ours - others)))
+    jobs = list(started)
+    cpus = _free(there.cpus, unused.cpus, sum(job.workers for job in jobs))
+    gpus = _free(there.gpus, unused.gpus, sum(job.gpus for job in jobs))
+    return Room(cpus=int(there.cpus), free=int(cpus), gpus=there.gpus, free_gpus=round(gpus, DIGITS))
 
 
-def cpus(count: int) -> str:
-    """e.g. "4 CPUs"."""
-    return f"{count} CPU{'' if count == 1 else 's'}"
+def _free(there: float, unused: float, ours: float) -> float:
+    others = max(0.0, there - unused - ours)
+    return max(0.0, there - ours - others)

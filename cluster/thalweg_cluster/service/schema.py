@@ -41,6 +41,9 @@ STEPS: Final = (
     ) STRICT;
     CREATE INDEX jobs_by_state ON jobs (state, priority DESC, id);
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN gpus REAL NOT NULL DEFAULT 0;  -- at least, of all its workers
+    """,
 )
 VERSION: Final = len(STEPS)
 

@@ -28,6 +28,7 @@ class Submission:
     request_id:   by which the client will know it again
     digest:       of all that was submitted, SHA-256 in hexadecimal
     workers:      at least
+    gpus:         of all these workers
     max_failures: so often its command may be lost; -1: no bound
     submitted_s:  seconds since 1970
     """
@@ -37,6 +38,7 @@ class Submission:
     name: str
     priority: int
     workers: int
+    gpus: float = 0.0
     max_failures: int
     submitted_s: float
 

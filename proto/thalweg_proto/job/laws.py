@@ -13,6 +13,9 @@ from thalweg_proto.job.data_section import is_text
 from thalweg_proto.job.draft import Draft
 from thalweg_proto.job.sections import Job
 
+GPU_ENGINES = ("torch", "jax", "cupy")
+"""Which can compute on a GPU."""
+
 
 @dataclass(frozen=True)
 class Law:
@@ -114,11 +117,24 @@ def _min_learning_rate(job: Job) -> Problem | None:
     return Problem("optimizer.min_learning_rate", f"at most optimizer.learning_rate ({most:g})", f"{least:g}")
 
 
-def _whole_gpus(job: Job) -> Problem | None:
+def _one_gpu(job: Job) -> Problem | None:
     gpus = job.cluster.gpus_per_worker
-    if gpus <= 1 or gpus.is_integer():
+    if gpus <= 1 or job.cluster.engine not in GPU_ENGINES:
         return None
-    return Problem("cluster.gpus_per_worker", "a share of one GPU, or a whole number", f"{gpus:g}")
+    hint = "a worker computes on one GPU: set cluster.workers to use more of them"
+    return Problem("cluster.gpus_per_worker", "a share of one GPU, or 1", f"{gpus:g}", hint)
+
+
+def _engine_of_gpus(job: Job) -> Problem | None:
+    gpus, engine = job.cluster.gpus_per_worker, job.cluster.engine
+    if engine == "cupy" and gpus == 0:
+        return Problem("cluster.gpus_per_worker", 'more than 0 with the engine "cupy", which needs a GPU', "0")
+    if gpus == 0 or engine in GPU_ENGINES:
+        return None
+    hint = f"with a GPU compute {', '.join(GPU_ENGINES[:-1])} and {GPU_ENGINES[-1]}"
+    return Problem(
+        "cluster.gpus_per_worker", f'0 with the engine "{engine}", which computes on the CPU', f"{gpus:g}", hint
+    )
 
 
 def _emulated_ms(job: Job) -> Problem | None:
@@ -156,6 +172,7 @@ LAWS = (
         ("optimizer.rule", "optimizer.learning_rate", "optimizer.schedule", "optimizer.min_learning_rate"),
         _min_learning_rate,
     ),
-    Law(("cluster.gpus_per_worker",), _whole_gpus),
+    Law(("cluster.gpus_per_worker", "cluster.engine"), _one_gpu),
+    Law(("cluster.gpus_per_worker", "cluster.engine"), _engine_of_gpus),
     Law(("cluster.emulated_ms", "cluster.engine", "cluster.workers"), _emulated_ms),
 )

@@ -203,7 +203,7 @@ class ClusterSection(Section):
         default=2,
     )
     gpus_per_worker: float = option(
-        Number(minimum=0), "GPUs of each worker; below 1: a share of one, as in Ray", default=0.0
+        Number(minimum=0), "GPUs of each worker, at most 1; below 1: a share of one, as in Ray", default=0.0
     )
     engine: Literal["numpy", "cupy", "torch", "jax", "emulated"] = option(
         Choice(("numpy", "cupy", "torch", "jax", "emulated")), "what computes the gradients", default="numpy"

@@ -34,6 +34,7 @@ class ModuleTask:
 
     network, options: the file, and the options of its `build`
     data:             folder with x.npy, (rows, ...), and y.npy, (rows, ...) int64 classes
+    device:           "cpu", or of one worker "cuda"
     the rest:         as of `common.Task`
     """
 
@@ -46,6 +47,57 @@ class ModuleTask:
     steps: int
     learning_rate: float
     momentum: float
+    device: str = "cpu"
+
+
+class Clock:
+    """Reads the time after each step: that of the host; or of a GPU, which nobody waits for meanwhile."""
+
+    def __init__(self, device: str) -> None:
+        self._gpu = device == "cuda"
+        self._read: list[Any] = []
+
+    def read(self) -> None:
+        if self._gpu:
+            self._read.append(torch.cuda.Event(enable_timing=True))
+            self._read[-1].record()
+        else:
+            self._read.append(perf_counter())
+
+    def stamps_s(self) -> list[float]:
+        """All readings, in seconds."""
+        if self._gpu:
+            torch.cuda.synchronize()
+            return [self._read[0].elapsed_time(event) / 1000 for event in self._read]
+        return self._read
+
+
+class Batches:
+    """Rows at random, on the device: from two page-locked buffers in turn, where that is a GPU."""
+
+    def __init__(self, task: ModuleTask, rank: int, *arrays: np.ndarray) -> None:
+        self._all = [torch.from_numpy(array) for array in arrays]
+        self._rng = np.random.default_rng(rank)
+        self._task = task
+        gpu = task.device == "cuda"
+        self._copied = [torch.cuda.Event() for _ in range(2)] if gpu else []
+        self._buffers = [
+            [torch.empty((task.batch, *each.shape[1:]), dtype=each.dtype, pin_memory=gpu) for each in self._all]
+            for _ in range(2 if gpu else 1)
+        ]
+
+    def draw(self, step: int) -> list[torch.Tensor]:
+        rows = torch.from_numpy(self._rng.integers(len(self._all[0]), size=self._task.batch))
+        turn = step % len(self._buffers)
+        if self._copied:
+            self._copied[turn].synchronize()
+        for each, buffer in zip(self._all, self._buffers[turn], strict=True):
+            torch.index_select(each, 0, rows, out=buffer)
+        if not self._copied:
+            return self._buffers[turn]
+        batch = [buffer.to("cuda", non_blocking=True) for buffer in self._buffers[turn]]
+        self._copied[turn].record()
+        return batch
 
 
 def build(task: ModuleTask, x: np.ndarray, y: np.ndarray) -> tuple[nn.Module, Any]:
@@ -69,28 +121,24 @@ def work(rank: int, task: ModuleTask) -> None:
         dist.init_process_group("gloo", rank=rank, world_size=task.workers)
     x, y = (np.load(task.data / name) for name in ("x.npy", "y.npy"))
     module, loss = build(task, x, y)
+    module.to(task.device)
     if task.workers > 1:
         module = DistributedDataParallel(module, gradient_as_bucket_view=True)
     optimizer = torch.optim.SGD(module.parameters(), lr=task.learning_rate, momentum=task.momentum)
-    rng = np.random.default_rng(rank)
-    all_x, all_y = torch.from_numpy(x), torch.from_numpy(y)
-    batch_x, batch_y = (torch.empty((task.batch, *all_.shape[1:]), dtype=all_.dtype) for all_ in (all_x, all_y))
-    stamps_s = []
+    batches, clock = Batches(task, rank, x, y), Clock(task.device)
     for step in range(task.warmup_steps + task.steps):
         if step == task.warmup_steps:
             if task.workers > 1:
                 dist.barrier()
-            stamps_s.append(perf_counter())
-        rows = torch.from_numpy(rng.integers(len(x), size=task.batch))
-        torch.index_select(all_x, 0, rows, out=batch_x)
-        torch.index_select(all_y, 0, rows, out=batch_y)
+            clock.read()
+        batch_x, batch_y = batches.draw(step)
         optimizer.zero_grad()
         loss(module(batch_x), batch_y).backward()
         optimizer.step()
         if step >= task.warmup_steps:
-            stamps_s.append(perf_counter())
+            clock.read()
     if rank == 0:
-        print(json.dumps(timing(stamps_s, task.batch * task.workers)), flush=True)
+        print(json.dumps(timing(clock.stamps_s(), task.batch * task.workers)), flush=True)
     if task.workers > 1:
         dist.barrier()  # leave together: gloo aborts a process whose peer went while its threads still served it
         dist.destroy_process_group()
@@ -106,6 +154,7 @@ def parse_task() -> ModuleTask:
         parser.add_argument(f"--{name}", type=count, required=True, metavar="N")
     parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--momentum", type=float, default=0.9)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return ModuleTask(**vars(parser.parse_args()))
 
 

@@ -6,6 +6,7 @@ from thalweg_cluster.exposition import text
 from thalweg_cluster.launch.failures import Loss
 from thalweg_cluster.launch.run_telemetry import RunTelemetry
 from thalweg_cluster.monitoring.catalogue import METRICS, Process
+from thalweg_worker.engines import Card
 
 WORKER, SERVER = Loss("worker", 1, "died"), Loss("server", 0, "died")
 
@@ -75,3 +76,16 @@ def test_a_new_coordinator_goes_on_with_the_counts_of_the_one_before():
     found = values(telemetry, 5.0)
     assert [found[f"restarts_total {kind}"] for kind in ("worker", "server", "coordinator")] == [1, 0, 1]
     assert found["attempts_total"] == 3
+
+
+def test_the_gpus_of_workers_are_told_as_long_as_their_attempt_lasts():
+    """A series for each worker that has one; what they are called is cut to what a label may hold."""
+    telemetry = RunTelemetry()
+    telemetry.begins()
+    telemetry.has_cards({1: Card("H100", 85 * 2**30)})
+    telemetry.has_cards({0: Card("x" * 1000, 7)})
+    found = values(telemetry)
+    assert found["worker_device_info 1 H100"] == found[f"worker_device_info 0 {'x' * 100}"] == 1
+    assert (found["worker_device_memory_bytes 0"], found["worker_device_memory_bytes 1"]) == (7, 85 * 2**30)
+    telemetry.begins()
+    assert not [name for name in values(telemetry) if name.startswith("worker_device")]

@@ -85,8 +85,8 @@ MISTAKES = {
         "train.steps: expected a whole number >= 1; found 0",
     ),
     "an engine that is not there": (
-        lambda folder: (folder / "job.toml").write_text(LINEAR + '[cluster]\nengine = "cupy"\n'),
-        "cluster.engine: expected .*; found 'cupy'",
+        lambda folder: (folder / "job.toml").write_text(LINEAR + '[cluster]\nengine = "cubi"\n'),
+        'cluster.engine: expected .*; found "cubi"',
     ),
 }
 

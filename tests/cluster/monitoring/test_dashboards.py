@@ -100,7 +100,11 @@ def test_no_metric_is_for_nothing():
     expressions += [rule.expr for rule in (*recordings(), *alerts())]
     asked = set().union(*map(series_of, expressions))
     unused = [m.name for m in METRICS if not {m.name, f"{m.name}_bucket", f"{m.name}_sum"} & asked]
-    assert unused == ["thalweg_started_timestamp_seconds"]  # for those who look up when an attempt began
+    assert unused == [
+        "thalweg_started_timestamp_seconds",  # for those who look up when an attempt began
+        "thalweg_worker_device_info",  # and what it runs on, which most runs have none of
+        "thalweg_worker_device_memory_bytes",
+    ]
 
 
 def test_windows_follow_the_time_between_scrapes():

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.service.checker import Checker
 from thalweg_proto.errors import InputError
 
@@ -35,7 +36,7 @@ def folder(tmp_path):
 def test_a_job_that_may_start_is_known_by_its_name_and_its_needs(checker, folder):
     """The least of its workers; and nothing is left in its folder."""
     path = folder(workers="[2, 8]")
-    checked = checker.check(path, [2, 2])
+    checked = checker.check(path, [Resources(2), Resources(2)])
     assert (checked.name, checked.workers, checked.max_failures) == ("job", 2, 3)
     assert sorted(each.name for each in path.iterdir()) == ["job.toml", "model.py"]
 
@@ -44,11 +45,20 @@ def test_mistakes_are_those_of_train_all_at_once_with_relative_paths(checker, fo
     """Of the job, of the model, and of the cluster."""
     path = folder(use="model.py:nothing", workers="5")
     with pytest.raises(InputError) as caught:
-        checker.check(path, [2, 2])
+        checker.check(path, [Resources(2), Resources(2)])
     said = str(caught.value)
     assert "cluster.workers: expected at most 4: the nodes of the Ray cluster have 2, 2 CPUs; found 5" in said
     assert "model.use (model.py): expected a function nothing" in said
     assert str(path) not in said
+
+
+def test_gpus_are_counted_as_train_counts_them(checker, folder):
+    """Those that there are, and those that its workers need."""
+    path = folder(workers='3\nengine = "torch"\ngpus_per_worker = 0.5')
+    with pytest.raises(InputError) as caught:
+        checker.check(path, [Resources(4, 1)])
+    said = str(caught.value)
+    assert "at most 2 with 0.5 of a GPU each: Ray finds 1 GPU; found 3, which need 1.5 GPUs" in said
 
 
 @pytest.mark.parametrize(

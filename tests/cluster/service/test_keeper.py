@@ -9,6 +9,7 @@ import sqlite3
 import pytest
 from tests.cluster.service.rows import submission
 
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.service.cluster import Seen
 from thalweg_cluster.service.keeper import INSIST_S, KILL_S, Changes, Keeper, tail
 from thalweg_cluster.service.table import JobTable
@@ -49,7 +50,7 @@ class FakeCluster:
     own, why_not = True, "it is being started"
 
     def __init__(self):
-        self.seen = Seen(address="here:1", nodes=(2, 2), unused=4.0)
+        self.seen = Seen(address="here:1", nodes=(Resources(2), Resources(2)), unused=Resources(4))
 
 
 class World:
@@ -82,6 +83,16 @@ def world(tmp_path):
     made = World(tmp_path)
     yield made
     made.table.close()
+
+
+def test_gpus_of_jobs_that_run_are_taken(world):
+    """Two jobs share the one GPU; the third waits for it, however many CPUs there are."""
+    world.cluster.seen = Seen(address="here:1", nodes=(Resources(16, 1),), unused=Resources(16, 1))
+    for gpus in (0.5, 0.5, 0.25):
+        world.add(workers=1, gpus=gpus)
+    assert world.states() == {1: "running", 2: "running", 3: "queued"}
+    assert world.keeper.why == {3: "needs 0.25 GPUs, 0 free"}
+    assert world.states()[3] == "queued"  # also at the next look, when the others count as started
 
 
 def test_jobs_start_as_there_is_room_and_the_next_when_one_has_ended(world):
@@ -143,7 +154,7 @@ def test_a_command_on_a_cluster_of_ours_that_is_gone_is_killed_and_goes_on_on_th
     """It could hang on to the old one for a minute."""
     world.add(max_failures=0)
     world.states()
-    world.cluster.seen = Seen(address="here:2", nodes=(2,), unused=2.0)
+    world.cluster.seen = Seen(address="here:2", nodes=(Resources(2),), unused=Resources(2))
     assert world.states() == {1: "running"}
     assert world.runner.said[-1] == ("signal", "1", "SIGKILL")
     world.runner.end(world.keeper.folder(1), -9)
@@ -159,7 +170,7 @@ def test_while_the_cluster_is_away_a_lost_command_is_not_judged(world):
     world.runner.end(world.keeper.folder(1), 1)
     world.cluster.seen = None
     assert world.states() == {1: "running"}
-    world.cluster.seen = Seen(address="here:2", nodes=(2,), unused=2.0)
+    world.cluster.seen = Seen(address="here:2", nodes=(Resources(2),), unused=Resources(2))
     assert world.states() == {1: "running"}
     assert world.job(1).attempts == 2
 

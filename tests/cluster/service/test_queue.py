@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thalweg_cluster.resources import Resources
 from thalweg_cluster.service.queue import Room, decide, room_of
 
 
@@ -16,6 +17,7 @@ class Job:
     id: int
     workers: int = 1
     priority: int = 0
+    gpus: float = 0.0
 
 
 ROOM = Room(cpus=4, free=4)
@@ -93,4 +95,24 @@ def test_law_of_the_queue(shapes, cpus, free):
 )
 def test_what_is_free_for_jobs_of_the_service(cpus, unused, started, free):
     """What Ray has not given away yet counts as taken, and what others have is not ours."""
-    assert room_of(cpus, unused, started) == Room(cpus=cpus, free=free)
+    jobs = [Job(i, workers) for i, workers in enumerate(started)]
+    assert room_of(Resources(cpus), Resources(unused), jobs) == Room(cpus=cpus, free=free)
+
+
+def test_gpus_are_counted_beside_cpus():
+    """Of what there is too little is what the message says; who needs no GPU is not kept by that."""
+    room = Room(cpus=8, free=8, gpus=2.0, free_gpus=1.0)
+    decision = decide([Job(1, workers=2, gpus=2.0)], room)
+    assert decision.why == {1: "needs 2 GPUs, 1 free"}
+    decision = decide([Job(1, workers=2, gpus=0.6), Job(2, gpus=0.4), Job(3, gpus=0.5), Job(4, gpus=3.0)], room)
+    assert decision.start == (1, 2)
+    assert decision.why == {3: "needs 0.5 GPUs, 0 free", 4: "needs 3 GPUs, the cluster has 2"}
+
+
+def test_gpus_of_started_jobs_and_of_others_are_not_free():
+    """Of three GPUs ours have one and a half, of which Ray knows one; somebody else has a half."""
+    started = [Job(1, gpus=1.0), Job(2, gpus=0.5)]
+    room = room_of(Resources(8, 3.0), Resources(6.0, 1.0), started)
+    assert (room.free, room.free_gpus) == (6, 1.0)
+    room = room_of(Resources(8, 3.0), Resources(5.0, 0.5), started)
+    assert (room.free, room.free_gpus) == (5, 0.5)

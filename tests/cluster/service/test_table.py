@@ -237,6 +237,24 @@ def test_an_older_table_is_brought_to_this_version_step_by_step(tmp_path, monkey
     connection.close()
 
 
+def test_jobs_of_a_table_from_before_gpus_need_none(tmp_path, monkeypatch):
+    """They are as they were submitted."""
+    file = tmp_path / "jobs.sqlite3"
+    monkeypatch.setattr(schema, "STEPS", schema.STEPS[:1])
+    monkeypatch.setattr(schema, "VERSION", 1)
+    old = schema.open_table(file)
+    old.execute(
+        "INSERT INTO jobs (request_id, digest, name, state, priority, workers, max_failures, submitted_s) "
+        "VALUES ('request-1', 'd', 'digits', 'queued', 0, 2, 3, 1.0)"
+    )
+    old.close()
+    monkeypatch.undo()
+    opened = JobTable(file)
+    [job] = opened.alive()
+    opened.close()
+    assert (job.name, job.workers, job.gpus) == ("digits", 2, 0.0)
+
+
 def test_a_disk_that_is_full_changes_nothing(table):
     """The error says so, and the table goes on when there is room again."""
     table.add(submission(), nowhere)

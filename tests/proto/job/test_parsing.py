@@ -127,7 +127,8 @@ def test_a_consistency_has_its_own_options(consistency: str, options: dict[str, 
         *(({"wire": wire}, "wire", {}) for wire in ("float32", "bfloat16", "int8")),
         ({"engine": "emulated"}, "engine", {"emulated_ms": 50.0}),
         ({"engine": "torch"}, "engine", {"autocast": "off", "compile": False}),
-        *(({"engine": engine}, "engine", {}) for engine in ("numpy", "cupy", "jax")),
+        *(({"engine": engine}, "engine", {}) for engine in ("numpy", "jax")),
+        ({"engine": "cupy", "gpus_per_worker": 1}, "engine", {}),
     ],
 )
 def test_a_wire_format_and_an_engine_have_their_own_options(
@@ -181,8 +182,8 @@ def test_a_whole_number_is_taken_for_a_number() -> None:
         {"cluster": {"engine": "emulated", "emulated_ms": 0.0}},
         {"cluster": {"workers": (1, 8)}},
         {"cluster": {"engine": "emulated", "emulated_ms": (5.0, 50.0)}},
-        *({"cluster": {"engine": engine}} for engine in ("cupy", "torch", "jax", "emulated")),
-        {"cluster": {"gpus_per_worker": 0.5}},
+        *({"cluster": {"engine": engine}} for engine in ("torch", "jax", "emulated")),
+        *({"cluster": {"engine": engine, "gpus_per_worker": 0.5}} for engine in ("cupy", "torch", "jax")),
     ],
 )
 def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[str, Any]) -> None:
@@ -338,7 +339,20 @@ def test_what_a_version_cannot_run_yet_is_no_mistake_of_the_file(changes: dict[s
             "one number, or one for each of cluster.workers (2); found 3 numbers",
         ),
         ({"cluster": {"placement": "pack"}}, "cluster.placement", '"PACK" or "SPREAD"; found "pack"'),
-        ({"cluster": {"gpus_per_worker": 1.5}}, "cluster.gpus_per_worker", "found 1.5"),
+        (
+            {"cluster": {"engine": "torch", "gpus_per_worker": 1.5}},
+            "cluster.gpus_per_worker",
+            "a share of one GPU, or 1; found 1.5",
+        ),
+        *(
+            (
+                {"cluster": {"engine": engine, "gpus_per_worker": 0.5}},
+                "cluster.gpus_per_worker",
+                f'0 with the engine "{engine}", which computes on the CPU; found 0.5',
+            )
+            for engine in ("numpy", "emulated")
+        ),
+        ({"cluster": {"engine": "cupy"}}, "cluster.gpus_per_worker", 'more than 0 with the engine "cupy"'),
         ({"metrics": {"port": 70000}}, "metrics.port", "a whole number from 0 to 65535; found 70000"),
         ({"data": {"eval": 1.0}}, "data.eval", "a number >= 0 and < 1"),
         ({"data": {"train": {"x": "a.npy"}}}, "data.train", '{ x = "...", y = "..." }; found { x = "a.npy" }'),

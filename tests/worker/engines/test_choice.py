@@ -17,7 +17,7 @@ def test_a_built_in_model_is_what_numpy_takes():
     assert isinstance(engines.model_for("numpy", ModelSource(use="mlp"), SPEC, 0), Mlp)
 
 
-@pytest.mark.parametrize("engine", engines.FRAMEWORKS)
+@pytest.mark.parametrize("engine", engines.EXTRAS)
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(monkeypatch, engine):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     with pytest.raises(InputError) as refused:

@@ -2,14 +2,17 @@
 
 `protocol.py` says what an engine is; `torch_model.py` and `jax_model.py` are what a user's model in these is to a job;
 `torch_buffers.py` is about the running statistics of a module, `foreign.py` what both frameworks have in common;
-`*_engine.py` and `emulated.py` are engines; `exporting.py` and `torch_export.py` write weights as a framework reads
-them. Another framework is imported when a job asks for it.
+`*_engine.py` and `emulated.py` are engines; `staging.py` brings what they compute with to a GPU and back, beneath which
+lie `*_cuda.py` of each framework, and `gpu.py` of none; `exporting.py` and `torch_export.py` write weights as a
+framework reads them. Another framework is imported when a job asks for it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
 from typing import TYPE_CHECKING, Any
@@ -20,9 +23,11 @@ from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.engines.emulated import EmulatedEngine
 from thalweg_worker.engines.exporting import shapes_beside, weights_file
+from thalweg_worker.engines.gpu import Card
 from thalweg_worker.engines.numpy_engine import NumpyEngine
 from thalweg_worker.engines.planned import with_faults
 from thalweg_worker.engines.protocol import GradientEngine
+from thalweg_worker.engines.staging import Staging
 from thalweg_worker.models import Model, ModelSource, Parameters, check_model
 
 if TYPE_CHECKING:
@@ -30,8 +35,10 @@ if TYPE_CHECKING:
     from thalweg_worker.engines.torch_model import TorchModel
 
 __all__ = [
+    "Card",
     "GradientEngine",
     "averaged_for",
+    "card_of",
     "check_compiler",
     "check_for",
     "make_engine",
@@ -43,12 +50,14 @@ __all__ = [
 ]
 
 FRAMEWORKS = ("torch", "jax")
+"""Engines with models of their own."""
+EXTRAS = (*FRAMEWORKS, "cupy")
 """Engines that need the module, and so the extra, of their name."""
 
 
 def not_installed(framework: str, field: str, what: str) -> list[Problem]:
     """The problem that a framework is one and is not installed; `field` asks for it as `what`, "an engine"."""
-    if framework not in FRAMEWORKS or find_spec(framework) is not None:
+    if framework not in EXTRAS or find_spec(framework) is not None:
         return []
     hint = f"pip install 'thalweg[{framework}]'"
     found = f'"{framework}", and no module {framework} in this Python'
@@ -114,24 +123,50 @@ def make_engine(
     emulated_ms: float | None = None,
     autocast: str | None = None,
     compiled: Iterable[int] = (),
+    gpu: bool = False,
+    stays: bool = False,
 ) -> GradientEngine:
-    """The engine `name` of the job file, for `model`, from `model_for`.
+    """The engine `name` of the job file, for `model`, from `model_for`; without a GPU "cupy" is "numpy".
 
     classify:    whether the model's predictions are scores of classes
     emulated_ms: how long a microbatch takes with the engine "emulated"
     autocast:    with "torch": "bfloat16", or else nothing
     compiled:    with "torch": the sizes of microbatches for which the module is compiled; none: it is not
+    gpu:         whether it computes on this process's GPU; WorkerError where there is none
+    stays:       with a GPU: whether all microbatches of a step have the same parameters (Staging)
     """
     if name == "emulated":
         return EmulatedEngine((emulated_ms or 0.0) / 1e3)
-    if name == "numpy":
+    if name == "numpy" or (name == "cupy" and not gpu):
         return NumpyEngine(model, classify=classify)
+    if name == "cupy":
+        from thalweg_worker.engines.cupy_cuda import CudaDevice as CupyDevice
+        from thalweg_worker.engines.cupy_engine import CupyEngine
+
+        return CupyEngine(model, Staging(CupyDevice(), stays=stays), classify=classify)
     if name == "torch":
         from thalweg_worker.engines.torch_engine import TorchEngine
 
-        return TorchEngine(model, autocast=autocast == "bfloat16", compiled=compiled)
+        new = partial(TorchEngine, model, autocast=autocast == "bfloat16", compiled=compiled)
+        if not gpu:
+            return new()
+        from thalweg_worker.engines.torch_cuda import CudaDevice
+
+        device = CudaDevice()
+        return new(memory=Staging(device, stays=stays), device=str(device.device))
     if name == "jax":
         from thalweg_worker.engines.jax_engine import JaxEngine
 
-        return JaxEngine(model)
-    raise ValueError(f'expected the engine "numpy", "torch", "jax" or "emulated"; found {name!r}')
+        if not gpu:
+            return JaxEngine(model)
+        from thalweg_worker.engines.jax_cuda import JaxDevice
+
+        return JaxEngine(model, Staging(JaxDevice(), stays=stays))
+    raise ValueError(f'expected the engine "numpy", "cupy", "torch", "jax" or "emulated"; found {name!r}')
+
+
+def card_of(engine: str) -> Card:
+    """The GPU of this process, as the framework of the engine finds it; WorkerError where it finds none."""
+    cards = import_module(f"thalweg_worker.engines.{engine}_cuda")
+    found: Card = cards.card()
+    return found

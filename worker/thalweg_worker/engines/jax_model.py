@@ -48,7 +48,8 @@ class JaxModel:
         self.predict = functions.get("predict")
         self._field = f"model.use ({name})"
         try:
-            tree = functions["init"](jax.random.key(seed % 2**63))
+            with jax.default_device(jax.devices("cpu")[0]):  # the same numbers in a worker with a GPU
+                tree = functions["init"](jax.random.key(seed % 2**63))
             paths, self._tree = jax.tree_util.tree_flatten_with_path(tree)
         except (Exception, SystemExit) as error:
             raise InputError([raised(f"{self._field}: init", error)]) from None

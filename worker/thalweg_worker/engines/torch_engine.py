@@ -1,8 +1,8 @@
-"""The engine of PyTorch: a user's module, on the very memory of the job.
+"""The engine of PyTorch: a user's module, on the very memory of the job, or on a GPU.
 
 Rules:
-  - The module's parameters are views of the version that a step starts from, without a copy; what a backward pass
-    gives goes where the gradient belongs as soon as it is there.
+  - On the CPU the module's parameters are views of the version that a step starts from, without a copy; what a backward
+    pass gives goes where the gradient belongs as soon as it is there. On a GPU both are copied (staging.py).
   - The running buffers of a version are copied into the module before each forward pass, which changes them.
   - What is random in a module follows from (seed, step, microbatch), so it is the same whoever computes it.
   - Compiled it is for each size of a microbatch by itself: code for any size may give other bits than code for one, and
@@ -18,24 +18,36 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from thalweg_worker.batch import Batch
 from thalweg_worker.batches import made_up_batch
 from thalweg_worker.engines.foreign import random_bytes
 from thalweg_worker.engines.memory import keep_freed_memory
 from thalweg_worker.engines.protocol import Arrays, BeforeRead, Evaluation, OnReady
+from thalweg_worker.engines.staging import Gradients, HostMemory, Memory
 from thalweg_worker.engines.torch_model import TorchModel, tensor
 
 
 class TorchEngine:
-    """Differentiates a TorchModel on the CPU, with one thread and deterministic algorithms."""
+    """Differentiates a TorchModel, on the CPU with one thread, with deterministic algorithms."""
 
     deterministic = True
 
-    def __init__(self, model: TorchModel, *, autocast: bool = False, compiled: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        model: TorchModel,
+        *,
+        autocast: bool = False,
+        compiled: Iterable[int] = (),
+        memory: Memory | None = None,
+        device: str = "cpu",
+    ) -> None:
         """
         autocast: a forward pass computes in bfloat16 what torch.autocast has compute in it; the loss is float32's
         compiled: the sizes of microbatches for which the module is compiled, here and now; none: it is not
+        memory:   where parameters and batches are; None: in memory of the host, in place
+        device:   of PyTorch, where that is; the module is moved there
         """
         keep_freed_memory()
         torch.set_num_threads(1)  # the host's CPUs are dealt out to workers; and more would change the bits
@@ -43,12 +55,13 @@ class TorchEngine:
         # With these, PyTorch fills all memory that it takes with NaN, lest a module should read what nobody wrote. That
         # would be a mistake anywhere, and a step takes 3 to 7 % longer.
         torch.utils.deterministic.fill_uninitialized_memory = False
-        self._model = model
+        torch.backends.cudnn.benchmark = False  # by time it would choose now this algorithm, now that
+        self._device = torch.device(device)
+        self._memory = memory or HostMemory(tensor, _writer)
+        self._model = model = model.on(self._device)
         self._autocast = autocast
         self._trained = model.trained
-        self._out: dict[str, Any] = {}
-        self._ready: OnReady | None = None
-        self._open: set[str] = set()
+        self._gradients: Gradients | None = None  # of the pass that goes on
         for name, parameter in self._trained.items():
             parameter.grad = None
             parameter.register_post_accumulate_grad_hook(partial(self._accumulated, name))
@@ -63,6 +76,7 @@ class TorchEngine:
         parameters = self._model.init(np.random.default_rng(0)) | self._model.averaged(batch)
         out = {name: np.empty_like(array) for name, array in parameters.items()}
         self.gradient(parameters, batch, weight=1.0, out=out)()
+        self._memory.forget()
 
     def gradient(
         self,
@@ -74,73 +88,68 @@ class TorchEngine:
         before_read: BeforeRead | None = None,
         on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
-        at = {name: tensor(parameters[name]) for name in self._trained}
-        to = {name: tensor(out[name]) for name in self._trained}
-        old = {name: tensor(parameters[name]) for name in parameters.keys() - self._trained.keys()}
-        change = {name: tensor(out[name]) for name in out if name in old}
-        x, y, seed = tensor(batch.x), tensor(batch.y), torch.tensor(weight, dtype=torch.float32)
+        bring = self._memory.reader(parameters)
+        gradients = self._memory.gradients(out, on_ready)
+        seed = torch.tensor(weight, dtype=torch.float32, device=self._device)
         model = self._model
 
         def gradient() -> float:
-            if before_read is not None:
-                for name, array in parameters.items():
-                    before_read(name, array.size)
-            self._point_at(at)
-            self._out, self._ready, self._open = to, on_ready, set(to)
-            torch.random.default_generator.manual_seed(int.from_bytes(random_bytes(batch), "little") >> 1)
-            model.buffers.put(old)
+            old = self._put(bring(batch.key, before_read))
+            x, y = self._memory.batch(batch)
+            self._gradients = gradients
+            gradients.begin()
+            self._draw_from(int.from_bytes(random_bytes(batch), "little") >> 1)
             output = self._output(self._forward, x)
-            self._hand_in(change, old, seed)  # before the backward pass: no gradient in the vector waits for it
+            self._hand_in(gradients, old, seed)  # before the backward pass: no gradient in the vector waits for it
             loss = model.loss(output, y)
             loss.backward(seed.to(loss.dtype))
-            for name in list(self._open):  # this batch did not come through there
-                to[name].zero_()
-                self._final(name)
+            gradients.finish()
             return float(loss.detach())
 
         return gradient
 
+    def _draw_from(self, seed: int) -> None:
+        torch.random.default_generator.manual_seed(seed)
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def _output(self, forward: Any, x: Any) -> Any:
         if not self._autocast:
             return forward(x)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
             output = forward(x)
         return output.float() if isinstance(output, torch.Tensor) else output
 
-    def _hand_in(self, change: dict[str, Any], old: dict[str, Any], weight: Any) -> None:
-        """Writes down what the forward pass made of the running buffers."""
+    def _hand_in(self, gradients: Gradients, old: dict[str, Any], weight: Any) -> None:
+        """Hands in what the forward pass made of the running buffers."""
         buffers = self._model.buffers
         buffers.check_the_rest(old)
         with torch.no_grad():
-            for name, into in change.items():
-                torch.sub(old[name], buffers.now(name), out=into)
-                into.mul_(weight)
-                self._final(name)
+            for name, before in old.items():
+                gradients.send(name, torch.sub(before, buffers.now(name)).mul_(weight))
 
     def _accumulated(self, name: str, parameter: Any) -> None:
         """Called by PyTorch when all that goes into the gradient of a parameter is summed."""
-        self._out[name].copy_(parameter.grad)
+        assert self._gradients is not None  # set before each backward pass
+        self._gradients.send(name, parameter.grad)
         parameter.grad = None
-        self._final(name)
 
-    def _final(self, name: str) -> None:
-        self._open.discard(name)
-        if self._ready is not None:
-            self._ready(name, 0)
-
-    def _point_at(self, tensors: dict[str, Any]) -> None:
+    def _put(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Gives the module its parameters and running buffers; returns the latter."""
+        old = dict(values)
         for name, parameter in self._trained.items():
-            parameter.data = tensors[name]
+            parameter.data = old.pop(name)
+        self._model.buffers.put(old)
+        return old
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
-        self._point_at({name: tensor(parameters[name]) for name in self._trained})
+        self._put(self._memory.reader(parameters)(None, None))
         model = self._model
-        model.buffers.put({name: tensor(parameters[name]) for name in parameters.keys() - self._trained.keys()})
         model.module.eval()
         try:
             with torch.no_grad():
-                y = tensor(batch.y)
-                output = self._output(model.module, tensor(batch.x))
+                x, y = self._memory.batch(batch)
+                output = self._output(model.module, x)
                 loss = float(model.loss(output, y))
                 correct = -1
                 if model.scores(output, len(y)):
@@ -148,6 +157,12 @@ class TorchEngine:
         finally:
             model.module.train()
         return Evaluation(loss * batch.y.size, correct)
+
+
+def _writer(array: NDArray[Any]) -> Callable[[Any], Any]:
+    """What copies a tensor into `array`."""
+    copy: Callable[[Any], Any] = tensor(array).copy_
+    return copy
 
 
 def _compiled(module: Any) -> Any:

@@ -66,6 +66,13 @@ class TorchModel:
             raise InputError([Problem(field, expected, _describe(built))])
         return cls(module, loss, spec)
 
+    def on(self, device: Any) -> TorchModel:
+        """This model on a device of PyTorch: its module is moved there, and a loss that is one."""
+        if all(each.device == device for each in (*self.module.parameters(), *self.module.buffers())):
+            return self
+        loss = self.loss.to(device) if isinstance(self.loss, torch.nn.Module) else self.loss
+        return TorchModel(self.module.to(device), loss if self.own_loss else None, self.spec)
+
     def init(self, rng: np.random.Generator) -> Parameters:
         """As `build` made them, and not from `rng`: copies."""
         return {name: p.detach().cpu().numpy().copy() for name, p in self.trained.items()}
@@ -117,7 +124,7 @@ class TorchModel:
         for name, each in (*self.module.named_parameters(), *self.module.named_buffers()):
             if each.device.type != "cpu":
                 names.setdefault(str(each.device), []).append(name)
-        hint = "this engine computes on the CPU: build the module without a device, or return module.cpu()"
+        hint = "build the module without a device, or return module.cpu(): a worker with a GPU moves it there"
         expected = "a module on the CPU, where the data is"
         return [Problem(self._field, expected, f"on {device}: {_few(on)}", hint) for device, on in names.items()]
 
