@@ -9,6 +9,7 @@ import pytest
 from tests.integration.local_run import Engine, Killed, remembering, start_locally
 from tests.tiers import slow_but
 
+from thalweg_cluster.ledger import read_ledger
 from thalweg_proto.shared_memory import CHUNK
 
 STEPS, STEP = 20, 5
@@ -196,6 +197,15 @@ def test_a_torn_mixture_is_never_read(undisturbed):
     run = ran(Spoiling(0, slow=lambda plot: waits(plot.begun[1]))).join()
     same(run, undisturbed())
     assert copies(run)[0] > 0
+
+
+@pytest.mark.parametrize("start", [ran, on_hosts], ids=["workers that meet", "two hosts"])
+def test_the_ledger_has_each_sample_once_an_epoch(start, tmp_path):
+    """Both wrote down the same samples of the microbatch; it counts once."""
+    plot = Plot(1, slow=lambda plot: waits(plot.reached[STEP + 2]))
+    run = start(plot, ledger=tmp_path, **SLOW_RATE).join()
+    assert copies(run)[0] > 0
+    assert read_ledger(tmp_path, run.result.steps).account().findings == ()
 
 
 # Several hosts

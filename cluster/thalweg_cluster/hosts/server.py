@@ -54,7 +54,7 @@ from thalweg_cluster.server.account import Account
 from thalweg_cluster.server.door import Door, Gone
 from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
-from thalweg_cluster.server.speculation import Speculation
+from thalweg_cluster.server.speculation import LOOK_S, Speculation
 from thalweg_cluster.server.telemetry import WireCounts
 from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
@@ -176,7 +176,7 @@ class HostServer:
         self._leases = Leases(spec.lease_s)
         self._speculation = Speculation()
         self._hung: dict[int, str] = {}  # why workers of this host were killed, by rank
-        self._looked_s = 0.0
+        self._looked_s, self._look_s = 0.0, LOOK_S  # when it was looked who hangs or is slow, and how soon again
         self._workerless_s = math.inf  # since when
         workers = spec.topology.workers
         chunks = [share(spec.step.chunks, rank, workers) for rank in self.ranks]
@@ -311,11 +311,7 @@ class HostServer:
             self._looked_s = now
             self._look_after_workers(now)
             self._copy_what_is_slow(now)
-
-    @property
-    def _look_s(self) -> float:
-        """How soon to look again who hangs, or is slow."""
-        return self._speculation.look_s(self._speculation.paces_s)
+            self._look_s = self._speculation.look_s(self._speculation.paces_s)
 
     def _beat(self) -> None:
         self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))

@@ -5,6 +5,9 @@ door.py       the sockets: who may join, who says what
 evaluation.py the held-out set, put together from its chunks
 nonfinite.py  which loss or gradient broke, in words
 telemetry.py  what happened, counted off the hot path
+membership.py who takes part in the steps of one host
+speculation.py when a microbatch that a slow worker is in the middle of is given to another one, too
+places.py     where gradients are meanwhile
 server.py     a run, as the server sees it
 
 What it does in a step (sum, update, publish) is in ../step.py and ../update.py: the host's workers do it on its behalf.
