@@ -173,6 +173,7 @@ def start_locally(
     resume: Checkpoint | None = None,
     ledger: Path | None = None,
     faults: PlannedFaults = PlannedFaults(),
+    opened: Callable[[Dataset], Any] = lambda data: data,
     **of_step: Any,
 ) -> LocalRun:
     """Starts to train a small model on made-up data.
@@ -189,6 +190,7 @@ def start_locally(
     resume:    what the run goes on from
     ledger:    folder in which the workers write down which samples they take
     faults:    what shall go wrong; a process cannot be killed or paused here, since all are one
+    opened:    what each worker makes of the data that it trains on
     """
     x, y = three_clouds(samples + 50, seed=0)
     spec = DataSpec(input_shape=(FEATURES,), task="classification", classes=CLASSES)
@@ -290,7 +292,7 @@ def start_locally(
             run.server_errors.append(error)
 
     def work(rank: int, engine: Callable[[Any], Any], may_be_late: bool = False) -> None:
-        own_faults = faults.of("worker", rank)
+        own_faults, own_data = faults.of("worker", rank), opened(training)
         the_engine = engine(with_faults(NumpyEngine(source.build(spec), classify=True), own_faults))
         try:
             with (
@@ -299,10 +301,10 @@ def start_locally(
             ):
                 if connection.welcome.meet:
                     with MeetingExchange(connection, new_work, own_faults) as exchange:
-                        run_meeting(exchange, the_engine, sampler, training, held_out, book)
+                        run_meeting(exchange, the_engine, sampler, own_data, held_out, book)
                 else:
                     run_served(
-                        ServedExchange(connection, own_faults), the_engine, sampler, training, held_out, how, book
+                        ServedExchange(connection, own_faults), the_engine, sampler, own_data, held_out, how, book
                     )
         except Killed:
             run.killed.put(rank)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from thalweg_proto.errors import InputError, Problem
 from thalweg_worker.batch import DataSpec
 from thalweg_worker.batches import BatchSource, made_up_batch
 from thalweg_worker.sampler import Sampler
@@ -93,3 +94,15 @@ def test_nothing_is_drawn_early_where_samples_are_fetched_apart(sampler: Sampler
         source.draw_early(1, 0)
     assert (told.drawn, plain.drawn) == ([], [(1, 0)])
     assert plain.expected == []
+
+
+def test_a_sample_of_no_use_is_told_with_the_step_that_needs_it(sampler: Sampler) -> None:
+    """Beside what the set says of it."""
+    told: Any = Told(sampler)
+
+    def refuse(*_: Any) -> None:
+        raise InputError([Problem("data.train, sample 7", "finite numbers", "nan at (1,)")])
+
+    told.take = refuse
+    with pytest.raises(InputError, match=r"sample 7: expected finite numbers; found nan at \(1,\), in microbatch 2 of"):
+        BatchSource(told, sampler).take(5, 2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg_proto.errors import InputError
 from thalweg_worker.batch import Batch, DataSpec
 from thalweg_worker.datasets import Samples
 from thalweg_worker.datasets.dataset import target_dtype
@@ -73,14 +75,18 @@ class BatchSource:
         """Puts the samples of microbatch `microbatch` of step `step` into `batch(microbatch)`.
 
         Where nothing else was drawn since, the same again costs nothing: so the next microbatch may be drawn early,
-        while others still compute.
+        while others still compute. Raises InputError where a sample is of no use.
         """
         if self._drawn == (step, microbatch):
             return
         batch = self.batch(microbatch)
         self._rows = self._indices(step, microbatch)
         self._taken.add(microbatch)
-        self._dataset.take(self._rows, batch.x, batch.y)
+        try:
+            self._dataset.take(self._rows, batch.x, batch.y)
+        except InputError as error:
+            where = f"in microbatch {microbatch} of step {step}"
+            raise InputError([replace(each, found=f"{each.found}, {where}") for each in error.problems]) from None
         assert batch.key is not None
         batch.key[1:] = step, microbatch
         self._drawn = (step, microbatch)

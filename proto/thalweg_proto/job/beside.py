@@ -93,17 +93,24 @@ def _module(folder: Path, name: str, field: str) -> Iterator[Path]:
     if name in sys.builtin_module_names or name in _ENGINES:
         return
     package, module = folder / name, folder / f"{name}.py"
-    if (package / "__init__.py").is_file() or (not module.is_file() and package.is_dir() and not _installed(name)):
+    if (package / "__init__.py").is_file() or (
+        not module.is_file() and package.is_dir() and not _installed(name, package)
+    ):
         yield from _python_files(package, package, field)
     elif module.is_file():
         yield module
 
 
-def _installed(name: str) -> bool:
+def _installed(name: str, package: Path) -> bool:
+    """Whether `name` means anything but the folder `package`, which Python finds, too, where it was started there."""
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # ValueError: a module without a spec, as __main__ may be
         return True
+    if spec is None:
+        return False
+    places = {Path(place).resolve() for place in spec.submodule_search_locations or ()}
+    return spec.origin is not None or places != {package.resolve()}
 
 
 def _python_files(folder: Path, package: Path, field: str) -> Iterator[Path]:

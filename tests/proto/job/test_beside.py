@@ -64,6 +64,16 @@ def test_what_is_shared_with_the_engine_is_what_is_installed(tmp_path):
     assert found(file) == ["pytest/__init__.py", "pytest/a.py"]
 
 
+def test_a_folder_that_python_would_find_from_here_is_beside_the_file_all_the_same(tmp_path, monkeypatch):
+    """As where the command was started in the folder of the job, by `python -m`."""
+    file = laid(tmp_path, mine="import net", net_in_a="")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert found(file) == ["net/a.py"]
+    laid(tmp_path / "other", net_in_b="")
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    assert found(file) == []
+
+
 def test_hidden_folders_caches_environments_and_runs_are_left_out(tmp_path):
     """Whatever lies in a package, only what an import could mean."""
     file = laid(tmp_path, mine="import net", net_in_init="", net_in_right="")
