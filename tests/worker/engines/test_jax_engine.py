@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_jax_times_the_weight(skew):
     samples = batch()
     compute = engine.gradient(parameters, samples, weight=0.25, out=out)
     space: dict = {}
-    exec(source(IMPORTS, NET).file.text, space)
+    exec(source(IMPORTS, NET).file.source, space)
     plain = space["build"](CLASSES)
     for shift in (0.0, 0.5):
         memory += np.float32(shift)
