@@ -42,7 +42,7 @@ for samples in (batch(6), batch(9), batch(6)):
     for name, array in expected.items():
         np.testing.assert_array_equal(out[name], array)
     assert engine.evaluate(parameters, samples) == plain.evaluate(parameters, samples)
-values = [*memory.reader(parameters)(None, None).values(), *memory.batch(samples)]
+values = [*memory.reader(parameters)(None, None).values(), *memory.batch(samples)()]
 assert all(value.devices() == {jax.devices()[1]} for value in values)
 assert len(hooks_are_called(trying()[:3])) == 4
 draws_follow_from_the_key(lambda: trying(rate=0.5)[:3], "layers.1.kernel")

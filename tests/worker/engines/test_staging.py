@@ -138,10 +138,10 @@ def test_batches_of_the_same_shape_share_their_room():
     staging = Staging(device)
     for samples in (4, 3, 4):
         batch = Batch(np.full((samples, 2), samples, np.float32), np.arange(samples))
-        x, y = staging.batch(batch)
+        x, y = staging.batch(batch)()
         assert np.array_equal(x, batch.x)
         assert np.array_equal(y, batch.y)
-    assert x is staging.batch(Batch(np.zeros((4, 2), np.float32), np.arange(4)))[0]
+    assert x is staging.batch(Batch(np.zeros((4, 2), np.float32), np.arange(4)))()[0]
 
 
 @given(st.permutations(NAMES), st.sets(st.sampled_from(NAMES)), st.sampled_from([None, 1, 2, 3]))

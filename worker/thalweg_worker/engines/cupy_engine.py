@@ -46,7 +46,8 @@ class CupyEngine:
         before_read: BeforeRead | None = None,
         on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
-        bring, gradients = self._memory.reader(parameters), self._memory.gradients(out, on_ready)
+        bring, samples = self._memory.reader(parameters), self._memory.batch(batch)
+        gradients = self._memory.gradients(out, on_ready)
 
         def send(name: str, first: int) -> None:
             if first == 0:  # the last rows of a large matrix do not go alone
@@ -54,7 +55,7 @@ class CupyEngine:
 
         def gradient() -> float:
             values = bring(batch.key, before_read)
-            x, y = self._memory.batch(batch)
+            x, y = samples()
             if not self._room:
                 self._room = {name: namespace_of(v).empty(v.shape, v.dtype) for name, v in values.items()}
             gradients.begin()
@@ -66,7 +67,7 @@ class CupyEngine:
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         values = self._memory.reader(parameters)(None, None)
-        x, y = self._memory.batch(batch)
+        x, y = self._memory.batch(batch)()
         loss = float(self._loss(values, Batch(x, y)))
         correct = -1
         if self._predict is not None:

@@ -59,11 +59,12 @@ class JaxEngine:
         on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
         names, scale = self._model.names, np.float32(weight)
-        bring, gradients = self._memory.reader(parameters), self._memory.gradients(out, on_ready)
+        bring, samples = self._memory.reader(parameters), self._memory.batch(batch)
+        gradients = self._memory.gradients(out, on_ready)
 
         def gradient() -> float:
             values = bring(batch.key, before_read)
-            x, y = self._memory.batch(batch)
+            x, y = samples()
             key = np.frombuffer(random_bytes(batch), dtype="<u4")
             gradients.begin()
             loss, computed = self._compiled([values[name] for name in names], x, y, key, scale)
@@ -76,7 +77,7 @@ class JaxEngine:
 
     def evaluate(self, parameters: Arrays, batch: Batch) -> Evaluation:
         values = self._memory.reader(parameters)(None, None)
-        leaves, (x, y) = [values[name] for name in self._model.names], self._memory.batch(batch)
+        leaves, (x, y) = [values[name] for name in self._model.names], self._memory.batch(batch)()
         loss = float(self._loss(leaves, x, y))
         correct = -1
         if self._predict is not None:

@@ -103,8 +103,8 @@ class Memory(Protocol):
         """What brings these parameters to where the framework computes."""
         ...
 
-    def batch(self, batch: Batch) -> tuple[Any, Any]:
-        """The framework's arrays of samples and targets."""
+    def batch(self, batch: Batch) -> Callable[[], tuple[Any, Any]]:
+        """What brings the samples and targets that the batch then holds, and returns the framework's arrays of them."""
         ...
 
     def gradients(self, out: Arrays, on_ready: OnReady | None) -> Gradients:
@@ -137,8 +137,9 @@ class HostMemory:
 
         return bring
 
-    def batch(self, batch: Batch) -> tuple[Any, Any]:
-        return self._view(batch.x), self._view(batch.y)
+    def batch(self, batch: Batch) -> Callable[[], tuple[Any, Any]]:
+        arrays = self._view(batch.x), self._view(batch.y)
+        return lambda: arrays
 
     def gradients(self, out: Arrays, on_ready: OnReady | None) -> Gradients:
         return HostGradients(out, on_ready, {name: self._writer(array) for name, array in out.items()})
@@ -195,9 +196,9 @@ class Staging:
 
         return bring
 
-    def batch(self, batch: Batch) -> tuple[Any, Any]:
-        """Its arrays on the device last until the next batch of the same shapes."""
-        return self._given("x", batch.x), self._given("y", batch.y)
+    def batch(self, batch: Batch) -> Callable[[], tuple[Any, Any]]:
+        """The arrays on the device last until the next batch of the same shapes is brought."""
+        return lambda: (self._given("x", batch.x), self._given("y", batch.y))
 
     def gradients(self, out: Arrays, on_ready: OnReady | None) -> Gradients:
         return StagedGradients(self, out, on_ready)

@@ -89,13 +89,13 @@ class TorchEngine:
         on_ready: OnReady | None = None,
     ) -> Callable[[], float]:
         bring = self._memory.reader(parameters)
-        gradients = self._memory.gradients(out, on_ready)
+        samples, gradients = self._memory.batch(batch), self._memory.gradients(out, on_ready)
         seed = torch.tensor(weight, dtype=torch.float32, device=self._device)
         model = self._model
 
         def gradient() -> float:
             old = self._put(bring(batch.key, before_read))
-            x, y = self._memory.batch(batch)
+            x, y = samples()
             self._gradients = gradients
             gradients.begin()
             self._draw_from(int.from_bytes(random_bytes(batch), "little") >> 1)
@@ -148,7 +148,7 @@ class TorchEngine:
         model.module.eval()
         try:
             with torch.no_grad():
-                x, y = self._memory.batch(batch)
+                x, y = self._memory.batch(batch)()
                 output = self._output(model.module, x)
                 loss = float(model.loss(output, y))
                 correct = -1
