@@ -5,10 +5,7 @@ Rules:
     to be done once, fills the semaphore again, and opens the gate for the others.
   - The gate is a semaphore, too: each member that waits takes one. Two gates take turns, so that nobody who is quick
     takes the pass of somebody who is slow to wake up.
-  - Who waits looks for as long as a CPU takes to fall asleep and wake up, then blocks in a poll. Most waits are that
-    short, and a member that looks goes on at once: a step of 1 ms takes a quarter less. Meanwhile it yields its CPU to
-    whoever wants it; where there are more members than CPUs, somebody does, and it blocks at once.
-  - Nothing sleeps for a while to look again.
+  - Waiting is a blocking poll: nothing spins, nothing sleeps for a while to look again.
   - Both are eventfds. The kernel's locks order memory on every CPU: what a member wrote before it arrived, all others
     see after they went on.
 """
@@ -20,11 +17,6 @@ import os
 import select
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Final
-
-LOOK_S: Final = 100e-6
-"""About what it takes to wake a process on another CPU, in a virtual machine: who blocks loses as much."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +48,12 @@ class RendezvousFds:
 class Rendezvous:
     """One member's end. Each meeting is `arrive`, then `open` by the last and `wait` by all others."""
 
-    def __init__(self, fds: RendezvousFds, alarm: int, *, cpus: int) -> None:
+    def __init__(self, fds: RendezvousFds, alarm: int) -> None:
         """Takes over `fds`; `join` comes before the first meeting.
 
         alarm: a file descriptor that becomes readable where waiting has no point any more
-        cpus:  that the members share
         """
         self._fds = fds
-        self._cpus = cpus
-        self._looks = False
         self._others = self._turn = 0
         self._polls = []
         for gate in fds.gates:
@@ -76,7 +65,6 @@ class Rendezvous:
     def join(self, members: int) -> None:
         """It is new, or was reset, and is one of `members` now."""
         self._others, self._turn = members - 1, 0
-        self._looks = members <= self._cpus
 
     def arrive(self) -> bool:
         """Whether this member is the last of all."""
@@ -96,19 +84,11 @@ class Rendezvous:
     def wait(self) -> bool:
         """Blocks until the last has opened the gate; False where the alarm came first."""
         gate = self._next_gate()
-        poll = self._polls[gate]
-        ready = (self._look(poll) if self._looks else None) or poll.poll()
+        ready = self._polls[gate].poll()
         if all(fd != self._fds.gates[gate] for fd, _ in ready):
             return False
         os.eventfd_read(self._fds.gates[gate])
         return True
-
-    def _look(self, poll: select.poll) -> list[tuple[int, int]]:
-        """What is ready, for LOOK_S at most; empty where nothing is then."""
-        end = perf_counter() + LOOK_S
-        while not (ready := poll.poll(0)) and perf_counter() < end:
-            os.sched_yield()
-        return ready
 
     def _next_gate(self) -> int:
         gate, self._turn = self._turn, 1 - self._turn

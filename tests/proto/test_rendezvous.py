@@ -12,13 +12,11 @@ from thalweg_proto.rendezvous import Rendezvous, RendezvousFds
 class Members:
     """Some members of one rendezvous in this process, each with an alarm of its own."""
 
-    def __init__(self, count: int, cpus: int) -> None:
+    def __init__(self, count: int) -> None:
         fds = RendezvousFds.create(count)
         self.alarms = [os.pipe() for _ in range(count)]
         self.ends = [
-            Rendezvous(
-                RendezvousFds(os.dup(fds.arrivals), (os.dup(fds.gates[0]), os.dup(fds.gates[1]))), alarm, cpus=cpus
-            )
+            Rendezvous(RendezvousFds(os.dup(fds.arrivals), (os.dup(fds.gates[0]), os.dup(fds.gates[1]))), alarm)
             for alarm, _ in self.alarms
         ]
         for end in self.ends:
@@ -32,13 +30,12 @@ class Members:
             os.close(fd)
 
 
-@pytest.fixture(params=[1, 64], ids=["blocks", "looks first"])
-def members(request):
-    """With more members than CPUs, which block at once, and with a CPU for each."""
+@pytest.fixture
+def members():
     made = []
 
     def make(count: int) -> Members:
-        made.append(Members(count, cpus=request.param))
+        made.append(Members(count))
         return made[-1]
 
     yield make
@@ -111,22 +108,6 @@ def test_after_a_reset_fewer_meet_whatever_the_others_did(members):
         assert [second.arrive(), first.arrive()] == [False, True]
         first.open()
         assert second.wait()
-
-
-@pytest.mark.parametrize(("count", "cpus", "looks"), [(2, 2, True), (2, 1, False), (3, 2, False)])
-def test_who_has_a_cpu_looks_before_it_blocks(count, cpus, looks, monkeypatch):
-    """The alarm rings while it looks and gives way, or, where it would not look, before."""
-    some = Members(count, cpus)
-    alarm = some.alarms[0][1]
-    monkeypatch.setattr("os.sched_yield", lambda: os.write(alarm, b"looked"))
-    try:
-        some.ends[0].arrive()
-        if not looks:
-            os.write(alarm, b"did not look")
-        assert not some.ends[0].wait()
-        assert os.read(some.alarms[0][0], 100) == (b"looked" if looks else b"did not look")
-    finally:
-        some.close()
 
 
 def test_nobody_goes_on_before_all_have_arrived(members):

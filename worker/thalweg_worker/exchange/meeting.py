@@ -120,8 +120,7 @@ class MeetingExchange:
         self._vectors, self.board = Vectors(plan, fds[0]), Board(plan, welcome.workers, fds[1])
         os.close(fds[0])
         os.close(fds[1])
-        gates = RendezvousFds(fds[2], (fds[3], fds[4]))
-        self._rendezvous = Rendezvous(gates, connection.fileno(), cpus=len(os.sched_getaffinity(0)))
+        self._rendezvous = Rendezvous(RendezvousFds(fds[2], (fds[3], fds[4])), connection.fileno())
         self._copies = Copies(connection, self.board, fds[5])
         hands, permits = fds[MEETING_FDS:][: welcome.workers], fds[MEETING_FDS + welcome.workers :]
         self._hands = Hands(hands, self.board, connection.fileno())
