@@ -11,7 +11,6 @@ import pytest
 from tests.integration.local_run import Engine, Killed, remembering, start_locally
 from tests.tiers import slow_but
 
-from thalweg_cluster.hosts import server
 from thalweg_cluster.server.speculation import Speculation
 from thalweg_proto.errors import ServerError
 from thalweg_proto.shared_memory import CHUNK
@@ -136,7 +135,7 @@ def test_a_host_whose_only_worker_died_waits_for_another(undisturbed, when, of):
 
 def test_a_host_does_not_wait_for_another_worker_for_ever(monkeypatch):
     """The run ends, and says which host and which workers it was."""
-    monkeypatch.setattr(server, "REPLACE_S", 0.5)
+    monkeypatch.setattr("thalweg_cluster.hosts.workers.REPLACE_S", 0.5)
     deaths = Deaths((4, 5))
     run = start([1, 1], engine=deaths.engine).join()
     assert run.result.error == (

@@ -2,6 +2,10 @@
 
 spec.py          what a server is told when it is made
 server.py        the server: its workers on one side, its peers on the other, one thread that decides
+workers.py       its workers: who is there, what each has in hand, who hangs, who is slow
+in_hand.py       what each worker has in hand
+silence.py       which host says nothing
+wording.py       what is said of a failure
 barrier_flow.py  the way of a step for sync, backup workers and local steps
 stale_flow.py    the way of a push for ssp and async
 lead.py          what is decided once for all hosts, by the server of host 0

@@ -129,23 +129,24 @@ class BarrierFlow:
         self._announced, self._absent = version, {}
         if version >= self._last:
             return
-        view = self._view
-        view.in_hand.drop_parts()  # with backup workers some may be left, which are late
+        workers = self._view.workers
+        workers.in_hand.drop_parts()  # with backup workers some may be left, which are late
         if self._step.evaluates(version):
-            view.evaluate(version)
+            workers.evaluate(version)
         if self._own_parts:
-            self._absent = {rank: [Part(version, part) for part in self._parts.of_rank[rank]] for rank in view.ranks}
-            for rank in view.in_hand.living:
+            own = self._parts.of_rank
+            self._absent = {rank: [Part(version, part) for part in own[rank]] for rank in self._view.ranks}
+            for rank in workers.in_hand.living:
                 self.on_dealt(rank, self._absent.pop(rank))
         else:
-            view.deal(Part(version, part) for part in self._mine)
+            workers.deal(Part(version, part) for part in self._mine)
 
     def _ready(self, version: int, end: int) -> None:
-        self._view.to_workers(Ready(version, end))
+        self._view.workers.broadcast(Ready(version, end))
 
     def on_joined(self, rank: int) -> None:
         whole = self._announced == self.version
-        self._view.to_worker(rank, Ready(self._announced, self._view.size if whole else self._presence.end))
+        self._view.workers.send(rank, Ready(self._announced, self._view.size if whole else self._presence.end))
         self.on_dealt(rank, self._absent.pop(rank, []))
 
     def on_gone(self, rank: int, parts: list[Part]) -> list[Part]:
@@ -156,7 +157,7 @@ class BarrierFlow:
         return []
 
     def on_part_left(self, rank: int, part: Part) -> None:
-        self._view.in_hand.late(rank, part)
+        self._view.workers.in_hand.late(rank, part)
         self._writing.pop((rank, part), None)
 
     def on_dealt(self, rank: int, parts: list[Part]) -> None:
@@ -169,7 +170,7 @@ class BarrierFlow:
 
     def _work(self, rank: int, parts: range, gradient: int, until: int) -> None:
         step = self._announced
-        self._view.to_worker(rank, Work(step, step, parts.start, parts.stop, gradient, until))
+        self._view.workers.send(rank, Work(step, step, parts.start, parts.stop, gradient, until))
 
     def _adjacent(self, parts: list[int]) -> Iterator[range]:
         """Ascending parts as ranges whose gradients lie one after the other."""
@@ -182,9 +183,9 @@ class BarrierFlow:
             return False
         place, count = self._places[part.part - self._mine.start], len(self._mine)
         spare = place + count if place < count else place - count
-        if spare in self._writing.values() or not self._view.reserve(spare):
+        if spare in self._writing.values() or not self._view.workers.reserve(spare):
             return False
-        self._writing |= {(holder, part): place for holder in self._view.in_hand.holders(part)}
+        self._writing |= {(holder, part): place for holder in self._view.workers.in_hand.holders(part)}
         self._writing[rank, part] = spare
         self._work(rank, range(part.part, part.part + 1), spare, self._view.size)
         return True
@@ -199,7 +200,7 @@ class BarrierFlow:
             gradients = self._view.vectors.gradients
             gradients[place][told:] = gradients[before][told:]
             self._places[gradient] = place
-        self._view.copy_ended(won=place != before)
+        self._view.workers.copy_ended(won=place != before)
 
     def _until(self, part: Part) -> int:
         """Only the elements [0, until) of a gradient are still to be computed."""
@@ -226,10 +227,10 @@ class BarrierFlow:
         """Elements from `begin` on of a part's gradient are final."""
         if message.part not in self._mine:
             raise ProtocolError(f"part: expected one of host {self._host}'s; found {message.part} of worker {rank}")
-        part, in_hand = Part(message.step, message.part), self._view.in_hand
+        part, in_hand = Part(message.step, message.part), self._view.workers.in_hand
         if message.begin == 0 and in_hand.late(rank, part):
             self._writing.pop((rank, part), None)
-            self._view.came_late()
+            self._view.workers.came_late()
             return
         late = self._step.backup > 0 and message.step < self._announced  # the lead counts it
         if not (late or in_hand.has(rank, part)):
@@ -437,7 +438,9 @@ class BarrierFlow:
             self._finals.reset()
         self._view.to_lead(HostMessage(whole=HostMessage.Whole(version=version)))
         if version == self._last:
-            self._view.finish(version, evaluate=version == self._step.versions and self._step.evaluates(version))
+            self._view.workers.finish(
+                version, evaluate=version == self._step.versions and self._step.evaluates(version)
+            )
 
     # From the lead
 
@@ -454,7 +457,7 @@ class BarrierFlow:
         elif kind == "last":
             self._last = min(self._last, message.last.version)
             if self.version >= self._last:
-                self._view.finish(self.version, evaluate=False)
+                self._view.workers.finish(self.version, evaluate=False)
 
     def _measured(self, step: int, norm: float) -> None:
         """The norm of the whole gradient is known; NaN where the step is skipped. Else one that is not finite shortens

@@ -27,26 +27,12 @@ Name = tuple[int, int]
 """Step and part: of a push from outside."""
 
 
-class HostView(Protocol):
-    """What a flow sees of its host.
+class WorkersView(Protocol):
+    """What a flow sees of its host's workers.
 
-    vectors: the memory that is shared with this host's workers
-    shard:   what this host owns
-    size:    elements of the flat vector
-    ranks:   of this host's workers
-    faults:  what is planned for this host's server
-    in_hand: what its workers are to do
+    in_hand: what each is to do
     """
 
-    spec: ServedSpec
-    shards: Shards
-    shard: Shard
-    vectors: ServedVectors
-    size: int
-    ranks: range
-    faults: Faults
-    gradient_format: WireFormat
-    parameters_format: WireFormat
     in_hand: InHand
 
     def deal(self, pieces: Iterable[Piece]) -> None:
@@ -57,11 +43,15 @@ class HostView(Protocol):
         """Has this host's share of the held-out set evaluated as `version`."""
         ...
 
-    def to_worker(self, rank: int, message: Work | Ready) -> None:
+    def finish(self, version: int, *, evaluate: bool) -> None:
+        """`version` is the last one: lets the workers go, after they have evaluated it where they should."""
+        ...
+
+    def send(self, rank: int, message: Work | Ready) -> None:
         """Work is in its hand from now on."""
         ...
 
-    def to_workers(self, message: Ready) -> None: ...
+    def broadcast(self, message: Ready) -> None: ...
 
     def reserve(self, gradient: int) -> bool:
         """Takes the memory of a spare gradient; False where there is no room."""
@@ -74,6 +64,31 @@ class HostView(Protocol):
     def came_late(self) -> None:
         """A worker has a result of a part that another one had done before."""
         ...
+
+
+class HostView(Protocol):
+    """What a flow sees of its host.
+
+    vectors: the memory that is shared with this host's workers
+    shard:   what this host owns
+    size:    elements of the flat vector
+    ranks:   of this host's workers
+    faults:  what is planned for this host's server
+    workers: of this host; not there yet when the flow is made
+    """
+
+    spec: ServedSpec
+    shards: Shards
+    shard: Shard
+    vectors: ServedVectors
+    size: int
+    ranks: range
+    faults: Faults
+    gradient_format: WireFormat
+    parameters_format: WireFormat
+
+    @property
+    def workers(self) -> WorkersView: ...
 
     def to_lead(self, message: HostMessage) -> None: ...
 
@@ -112,10 +127,6 @@ class HostView(Protocol):
         final:   also where the one before is still being written
         replica: into the memory of hosts
         """
-        ...
-
-    def finish(self, version: int, *, evaluate: bool) -> None:
-        """`version` is the last one: lets the workers go, after they have evaluated it where they should."""
         ...
 
     def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:

@@ -1,6 +1,6 @@
 """The server of one host: its workers on one side, the other hosts' servers on the other, one thread that decides.
 
-    workers of this host --- Unix socket, shared memory ------.
+    workers of this host --- Unix socket: workers.py ---------.
     servers of other hosts - gRPC: hosts_door.py, peers.py ----> the thread that decides: flow, and on host 0 the lead
     clients ---------------- gRPC: clients_door.py -----------'
 
@@ -8,20 +8,16 @@ Rules:
   - Whatever comes from another thread is an event in one queue. Who reads the queue is the only one to change anything.
   - Every host says something to the lead, and the lead to every host, at least every BEAT_S: who is silent for
     `patience_s` is lost.
-  - A worker that dies leaves what it had in hand to the others of its host, or to the one that takes its place
-    (in_hand.py); one that hangs is killed first.
   - Any other failure ends the run on all hosts, and is told by the lead.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
@@ -38,7 +34,6 @@ from thalweg_cluster.hosts.clients_door import ClientsDoor
 from thalweg_cluster.hosts.events import Event
 from thalweg_cluster.hosts.flow import Flow, Name
 from thalweg_cluster.hosts.hosts_door import HostsDoor
-from thalweg_cluster.hosts.in_hand import Chunk, InHand, Part, Piece, runs
 from thalweg_cluster.hosts.lead import BarrierLead, Lead, StaleLead
 from thalweg_cluster.hosts.peers import Peers
 from thalweg_cluster.hosts.saving import Saving
@@ -49,21 +44,15 @@ from thalweg_cluster.hosts.spec import Doors, ServedSpec
 from thalweg_cluster.hosts.stale_flow import StaleFlow
 from thalweg_cluster.hosts.status import status_of
 from thalweg_cluster.hosts.wording import broke, lost, not_finite
+from thalweg_cluster.hosts.workers import Workers
 from thalweg_cluster.rules import Slot, make_rule
 from thalweg_cluster.server.account import Account
-from thalweg_cluster.server.door import Door, Gone
-from thalweg_cluster.server.leases import Leases
 from thalweg_cluster.server.spec import RunResult, Snapshot
-from thalweg_cluster.server.speculation import LOOK_S, Speculation
 from thalweg_cluster.server.telemetry import WireCounts
-from thalweg_proto import messages
 from thalweg_proto.blocks import Shards
-from thalweg_proto.errors import ProtocolError, ServerError, ThalwegError, WorkerError
+from thalweg_proto.errors import ServerError, ThalwegError
 from thalweg_proto.formats import make_format
-from thalweg_proto.messages import Broke, Evaluate, Evaluated, Left, PartFinal, PartLeft, Ready, Work
-from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment, reserve
-from thalweg_proto.shares import share
-from thalweg_proto.v1 import exchange_pb2
+from thalweg_proto.shared_memory import FLOAT_BYTES, ServedPlan, ServedVectors, create_segment
 from thalweg_proto.v1 import parameter_server_pb2 as pb
 from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 from thalweg_proto.wire import Bytes, Make
@@ -73,8 +62,6 @@ EXPLAIN_S = 1.0
 """A stream that breaks is mostly the second sign of something; so long a run waits for the first, a host's own word."""
 STOP_S = 10.0
 """How long a run that is asked to stop may take to finish; then it ends with the version that is there."""
-REPLACE_S = 300.0
-"""How long a host may be without a worker until another one has joined; then the run ends."""
 
 
 class HostServer:
@@ -117,20 +104,11 @@ class HostServer:
             spares=self._flow.spares,
         )
         segment = create_segment(plan.vector_bytes, plan.spare_bytes)
-        self._plan, self._segment = plan, os.dup(segment)  # the door closes the one that it hands over
         self.vectors = ServedVectors(plan, segment, server=True)
         self._put_first(start)
         for name, array, slot in self._worker_state(start.version):
             array[...] = start.of_host.get(spec.host, {}).get(name, slot.initial_value)
         self._events: SimpleQueue[Event] = SimpleQueue()
-        self._door = Door(
-            spec.address,
-            job_id=spec.job_id,
-            layout=spec.layout,
-            ranks=self.ranks,
-            welcome=lambda _: _welcome(plan),
-            fds=[segment],
-        )
         self._expected = Expected(
             job_id=spec.job_id,
             generation=spec.generation,
@@ -166,26 +144,17 @@ class HostServer:
             telemetry.wire[spec.host] = self._wire
         telemetry.wire_formats = {"gradients": spec.wire, "parameters": spec.wire_parameters}
         telemetry.host, telemetry.lead, telemetry.door = spec.host, spec.host == 0, self._expected.counts
+        self.workers = Workers(spec, plan, segment, self._flow, telemetry=telemetry, to_lead=self.to_lead)
         self._saving = Saving(spec, self.shard, telemetry, self.faults, self.post)
         lead = StaleLead if stale else BarrierLead
         self._lead: Lead | None = None
         if spec.host == 0:
             self._lead = lead(spec, self.account, self._order, self._saving.commit, start)
             self._saving.clear(start.step)
-        self.in_hand = InHand()
-        self._leases = Leases(spec.lease_s)
-        self._speculation = Speculation()
-        self._hung: dict[int, str] = {}  # why workers of this host were killed, by rank
-        self._looked_s, self._look_s = 0.0, LOOK_S  # when it was looked who hangs or is slow, and how soon again
-        self._workerless_s = math.inf  # since when
-        workers = spec.topology.workers
-        chunks = [share(spec.step.chunks, rank, workers) for rank in self.ranks]
-        self._chunks = range(chunks[0].start, chunks[-1].stop) if chunks else range(0)  # that this host evaluates
         self._silence = Silence((), spec.patience_s, 0.0)  # of the hosts that must say something
         self._beat_every_s = min(BEAT_S, spec.patience_s / 4)
         self._beat_s = 0.0
-        self._ready = self._began = self._stopped = self._left = False
-        self._finishing = self._finished = False  # the workers will be let go once all is evaluated; they were
+        self._stopped = self._left = False
         self._stop_by = math.inf
         self._suspicion: tuple[float, events.Lost] | None = None  # since when, and what
         self._running = threading.Lock()  # guards the run's end against `stop` and `post`
@@ -237,9 +206,7 @@ class HostServer:
             with self._running:
                 self._ended = True
             self.account.end()
-            self._door.broadcast(messages.pack_stop())
-            self._door.close()
-            os.close(self._segment)
+            self.workers.close()
             self._saving.close()
             self._peers.take_leave()
             self._grpc.close()
@@ -274,16 +241,14 @@ class HostServer:
         self._silence = Silence(peers, self.spec.patience_s, perf_counter())
         while not self._over():
             patience_s = 0.5 if self._suspicion else self._beat_every_s / 2
-            for rank, record in self._door.receive(min(patience_s, self._look_s)):
-                self._on_worker(rank, record)
-            self._on_joined()
+            self.workers.hear(patience_s)
             self._on_events()
             self._let_go()
             self._keep_time()
 
     def _over(self) -> bool:
         if self._lead is not None:
-            return self._lead.done or (self._stopped and self._deserted) or perf_counter() > self._stop_by
+            return self._lead.done or (self._stopped and self.workers.deserted) or perf_counter() > self._stop_by
         return self._stopped
 
     def _keep_time(self) -> None:
@@ -304,14 +269,10 @@ class HostServer:
         if self._suspicion is not None and now - self._suspicion[0] > EXPLAIN_S:
             raise self._lost(self._suspicion[1].host, self._suspicion[1].error)
         if self._silence.stood_still(now):
-            self.in_hand.stood_still(now)
+            self.workers.in_hand.stood_still(now)
         if (silent := self._silence.silent(now)) is not None:
             raise self._lost(silent, f"it said nothing for {self.spec.patience_s:g} s")
-        if now - self._looked_s > self._look_s:
-            self._looked_s = now
-            self._look_after_workers(now)
-            self._copy_what_is_slow(now)
-            self._look_s = self._speculation.look_s(self._speculation.paces_s)
+        self.workers.look(now)
 
     def _beat(self) -> None:
         self.to_lead(HostMessage(beat=HostMessage.Beat(**self._wire.counts)))
@@ -321,154 +282,16 @@ class HostServer:
         bounds = self.shards.bounds
         return lost(host, found, step=self._step, bounds=bounds, addresses=addresses, by=self.spec.host)
 
-    # Workers
-
-    def _on_worker(self, rank: int, record: bytes | Gone) -> None:
-        if isinstance(record, Gone):
-            self._on_gone(rank)
-            return
-        self.in_hand.said(rank, perf_counter())
-        message = messages.unpack_from_worker(record)
-        if isinstance(message, PartFinal):
-            self._flow.on_final(rank, message)
-        elif isinstance(message, PartLeft):
-            self._flow.on_part_left(rank, Part(message.step, message.part))
-        elif isinstance(message, Evaluated):
-            if not self.in_hand.done(rank, Chunk(message.version, message.chunk)):
-                raise ProtocolError(f"chunk: expected one that worker {rank} has in hand; found {message}")
-            self.to_lead(HostMessage(evaluated=HostMessage.Evaluated(**message._asdict())))
-        elif isinstance(message, Left):
-            self._door.left(rank)
-        elif isinstance(message, Broke):
-            raise WorkerError(f"worker {rank} is gone: it raised an exception")
-        elif isinstance(message, np.ndarray) and (message["rank"] == rank).all():
-            self._leases.heard(message)
-            self._speculation.heard(message)
-            self.to_lead(HostMessage(records=HostMessage.Records(records=record)))
-        else:
-            raise ProtocolError(f"expected step records of worker {rank}; found some of another worker")
-
-    def _on_joined(self) -> None:
-        """Takes note of who has joined, all at once or later, in the place of one that is gone."""
-        joined = self._door.joined
-        self.account.telemetry.joined = len(joined)
-        for rank in sorted(joined.difference(self.in_hand.living)):
-            self.in_hand.joined(rank)
-            self._hung.pop(rank, None)
-            self._workerless_s = math.inf
-            if self._ready:
-                self.to_lead(HostMessage(came=HostMessage.Came(rank=rank)))
-            if self._began:
-                self._door.send(rank, messages.pack_begin())
-                self._flow.on_joined(rank)
-                self.deal(())
-            if self._finished:
-                self._door.send(rank, messages.pack_finish())
-        if self._door.full and not self._ready:
-            self._ready = True
-            self.to_lead(HostMessage(ready=HostMessage.Ready()))
-
-    def _on_gone(self, rank: int) -> None:
-        """The process of a worker has ended. What it wrote is whole, as far as it has told of it."""
-        pieces = self.in_hand.gone(rank)
-        if not self.in_hand.living:
-            self._workerless_s = perf_counter()
-        if self._ready:
-            self.to_lead(HostMessage(gone=HostMessage.Gone(rank=rank)))
-        parts = [piece for piece in pieces if isinstance(piece, Part)]
-        chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
-        self.deal([*chunks, *self._flow.on_gone(rank, parts)])
-
     def _let_go(self) -> None:
         """Lets the workers go when nothing is left to do, and the lead, when they have gone."""
-        if self._finishing and not self._finished and self.in_hand.empty:
-            self._finished = True
-            self._door.broadcast(messages.pack_finish())
-        over = self._finished or self._stopped or not self.ranks
-        if self._ready and over and not self._left and self._deserted and self._saving.done:
+        workers = self.workers
+        workers.let_go()
+        over = workers.finished or self._stopped or not self.ranks
+        if workers.ready and over and not self._left and workers.deserted and self._saving.done:
             self._left = True
             if self._lead is None:
                 self._beat()  # the last counts
             self.to_lead(HostMessage(left=HostMessage.Left()))
-
-    def _look_after_workers(self, now: float) -> None:
-        """Kills who hangs: were it to wake up, it would write where others are at work by then."""
-        self.in_hand.whole(self._flow.version, now)
-        for rank, found in self._leases.hanging(self.in_hand.working_since, now).items():
-            if rank not in self._hung:
-                self._hung[rank] = found
-                self.to_lead(HostMessage(hung=HostMessage.Hung(rank=rank, found=found)))
-            self._door.kill(rank)
-        if now - self._workerless_s > REPLACE_S and not (self._finished or self._stopped):
-            raise WorkerError(
-                f"host {self.spec.host} has no worker at step {self._step}: all of {list(self.ranks)} are gone, and "
-                f"none took their place within {REPLACE_S:g} s"
-            )
-
-    def _copy_what_is_slow(self, now: float) -> None:
-        """Where all workers of this host wait for some that are in the middle of a part, others compute it, too."""
-        in_hand, working = self.in_hand, self.in_hand.working_since
-        hands = {rank: in_hand.hand(rank) for rank in in_hand.there}
-        idle = [rank for rank, hand in hands.items() if not hand]
-        if not self._flow.spares or not idle or any(hand and rank not in working for rank, hand in hands.items()):
-            return  # who has something, and is not at it, waits for parameters: the step is over
-        parts = {rank: [piece for piece in hand if isinstance(piece, Part)] for rank, hand in hands.items()}
-        at_parts = {rank: 1 for rank, some in parts.items() if some and len(some) == len(hands[rank])}
-        since = {rank: working.get(rank, 0.0) for rank in hands}
-        slow = self._speculation.stragglers(since, at_parts, self._speculation.paces_s, now)
-        others = cycle(idle)
-        for rank in sorted(slow):
-            alone = [part for part in parts[rank] if len(in_hand.holders(part)) == 1]
-            given = sum(self._flow.copy(part, other) for part, other in zip(alone, others, strict=False))
-            if given:
-                self._speculation.gave(given)
-                waited_s = len(idle) * (now - since[rank])
-                self.to_lead(HostMessage(copies=HostMessage.Copies(given=given, rank=rank, waited_s=waited_s)))
-
-    def reserve(self, gradient: int) -> bool:
-        return reserve(self._segment, self._plan.row_of(gradient), self.size)
-
-    def copy_ended(self, *, won: bool) -> None:
-        self._speculation.ended(won=won)
-        self.to_lead(HostMessage(copies=HostMessage.Copies(won=int(won))))
-
-    def came_late(self) -> None:
-        self.to_lead(HostMessage(copies=HostMessage.Copies(late=1)))
-
-    @property
-    def _deserted(self) -> bool:
-        """Whether all workers have left, but those that are still at what others have done."""
-        return self._door.deserted(but=filter(self.in_hand.away, self.in_hand.living))
-
-    def deal(self, pieces: Iterable[Piece]) -> None:
-        for rank, some in self.in_hand.deal(pieces).items():
-            of_version: dict[int, list[int]] = {}
-            for piece in some:
-                if isinstance(piece, Chunk):
-                    of_version.setdefault(piece.version, []).append(piece.chunk)
-            for version, numbers in of_version.items():
-                self.in_hand.give(rank, (Chunk(version, chunk) for chunk in numbers), version, perf_counter())
-                for run in runs(numbers):
-                    self._door.send(rank, messages.pack_evaluate(Evaluate(version, run.start, run.stop)))
-            self._flow.on_dealt(rank, [piece for piece in some if isinstance(piece, Part)])
-
-    def to_worker(self, rank: int, message: Work | Ready) -> None:
-        if isinstance(message, Work):
-            parts = [Part(message.step, part) for part in range(message.begin, message.end)]
-            self.in_hand.give(rank, parts, message.version, perf_counter())
-        self._door.send(rank, _packed(message))
-
-    def to_workers(self, message: Ready) -> None:
-        self._door.broadcast(_packed(message))
-
-    def evaluate(self, version: int) -> None:
-        self.deal(Chunk(version, chunk) for chunk in self._chunks)
-
-    def finish(self, version: int, *, evaluate: bool) -> None:
-        self.in_hand.drop_parts()
-        if evaluate:
-            self.evaluate(version)
-        self._finishing = True
 
     def not_finite(self, step: int, begin: int, parameters: NDArray[np.float32]) -> None:
         spec = self.spec
@@ -506,7 +329,7 @@ class HostServer:
         with self._running:
             if not self._ended:
                 self._events.put(event)
-                self._door.interrupt()
+                self.workers.interrupt()
 
     def _on_events(self) -> None:
         # No more than there are now: the workers and the clock have their turn, however much comes in. For what came
@@ -551,7 +374,7 @@ class HostServer:
     def _on_outside(self, push: events.OutsidePush) -> None:
         if not push.begin():
             return
-        if self._began:
+        if self.workers.began:
             self._flow.on_outside(push)
         else:
             push.refuse(grpc.StatusCode.UNAVAILABLE, "the run has not begun")
@@ -559,12 +382,11 @@ class HostServer:
     def _on_lead(self, message: LeadMessage) -> None:
         kind = message.WhichOneof("kind")
         if kind == "begin":
-            self._began = True
-            self._door.broadcast(messages.pack_begin())
+            self.workers.begin()
             self._flow.begin()
         elif kind == "stop":
             self._stopped = True
-            self._door.broadcast(messages.pack_stop())
+            self.workers.stop()
         elif kind != "beat":
             self._flow.on_lead(message)
 
@@ -640,16 +462,5 @@ class HostServer:
         return self.vectors.version(self._flow.version)
 
 
-def _welcome(plan: ServedPlan) -> exchange_pb2.Welcome:
-    """What each worker is told when it joins."""
-    return exchange_pb2.Welcome(
-        size=plan.size, gradients=plan.gradients, versions=plan.versions, slots=plan.slots, spares=plan.spares
-    )
-
-
 def _format(name: str, fraction: float | None) -> Any:
     return make_format(name) if fraction is None else make_format(name, fraction=fraction)
-
-
-def _packed(message: Work | Ready) -> bytes:
-    return messages.pack_ready(message) if isinstance(message, Ready) else messages.pack_work(message)

@@ -101,7 +101,7 @@ class StaleFlow:
             self._granted(message.granted)
         elif kind == "evaluate":
             self.version = max(self.version, message.evaluate.version)
-            self._view.evaluate(message.evaluate.version)
+            self._view.workers.evaluate(message.evaluate.version)
         elif kind == "save":
             self._save(message.save.version, final=False, replica=message.save.replica)
             self._view.to_lead(HostMessage(copied=HostMessage.Copied(version=message.save.version)))
@@ -120,7 +120,7 @@ class StaleFlow:
 
     def _granted(self, unit: LeadMessage.Granted) -> None:
         self.version = max(self.version, unit.version)
-        if unit.rank not in self._view.in_hand.living:  # it went while this was on its way
+        if unit.rank not in self._view.workers.in_hand.living:  # it went while this was on its way
             self._return(unit.rank)
             return
         self._units[unit.rank] = unit
@@ -140,7 +140,7 @@ class StaleFlow:
     def _compute(self, unit: LeadMessage.Granted) -> None:
         rank, part = unit.rank, unit.microbatch
         [gradient] = self.gradients_of(rank)
-        self._view.to_worker(rank, Work(unit.step, unit.version, part, part + 1, gradient, self._view.size))
+        self._view.workers.send(rank, Work(unit.step, unit.version, part, part + 1, gradient, self._view.size))
 
     def on_joined(self, rank: int) -> None:
         """The lead grants it a unit."""
@@ -168,7 +168,7 @@ class StaleFlow:
     def _finish_if_whole(self) -> None:
         if self._last is not None and (self._presence.whole or not self._view.ranks):
             self._view.to_lead(HostMessage(whole=HostMessage.Whole(version=self.version)))
-            self._view.finish(self.version, evaluate=self._last.evaluate)
+            self._view.workers.finish(self.version, evaluate=self._last.evaluate)
 
     # From this host's workers
 
@@ -180,7 +180,7 @@ class StaleFlow:
         pushed = HostMessage.Pushed(step=message.step, part=message.part, loss=message.loss, rank=rank)
         self._view.to_lead(HostMessage(pushed=pushed))
         name = (message.step, message.part)
-        self._view.in_hand.done(rank, Part(*name))
+        self._view.workers.in_hand.done(rank, Part(*name))
         gradient = self._view.vectors.gradients[rank - self._view.ranks.start]
         self._ranks[name] = rank
         self._unanswered[name] = set(self._owners)

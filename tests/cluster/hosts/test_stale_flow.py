@@ -21,6 +21,18 @@ from thalweg_proto.v1.coordination_pb2 import HostMessage, LeadMessage
 SIZE = 2 * CHUNK
 
 
+class Workers:
+    """What the workers of a host are told, in words."""
+
+    def __init__(self, did: list[str]) -> None:
+        self.in_hand = InHand()
+        self._did = did
+
+    def send(self, rank: int, work: Work) -> None:
+        self.in_hand.give(rank, [Part(work.step, work.begin)], work.version, 0.0)
+        self._did.append(f"worker {rank}: {work.step}, {work.begin} to gradient {work.gradient}")
+
+
 class Host:
     """What host 1, with workers 1 and 2, is made to do, in words."""
 
@@ -35,17 +47,13 @@ class Host:
         self.ranks, self.size = range(1, 3), SIZE
         self.shards = Shards.of(SIZE, [True, True])
         self.gradient_format = self.parameters_format = make_format("float32")
-        self.in_hand = InHand()
+        self.workers = Workers(self.did)
         self.flow = StaleFlow(self, TrainingState.new(np.zeros(SIZE, np.float32)))  # type: ignore[arg-type]
         for rank in self.ranks:
-            self.in_hand.joined(rank)
+            self.workers.in_hand.joined(rank)
 
     def refresh(self, rank: int) -> None:
         self.did.append(f"refresh {rank}")
-
-    def to_worker(self, rank: int, work: Work) -> None:
-        self.in_hand.give(rank, [Part(work.step, work.begin)], work.version, 0.0)
-        self.did.append(f"worker {rank}: {work.step}, {work.begin} to gradient {work.gradient}")
 
     def to_lead(self, message: HostMessage) -> None:
         kind = message.WhichOneof("kind")
@@ -53,9 +61,9 @@ class Host:
 
     def after(self, call: Any) -> list[str]:
         """What it did meanwhile."""
-        self.did = []
+        self.did.clear()
         call()
-        return self.did
+        return list(self.did)
 
     def granted(self, rank: int, step: int, microbatch: int) -> list[str]:
         unit = LeadMessage.Granted(rank=rank, step=step, microbatch=microbatch, version=0)
@@ -65,7 +73,7 @@ class Host:
         return self.after(lambda: self.flow.on_refreshed(rank))
 
     def gone(self, rank: int) -> list[str]:
-        lost = [piece for piece in self.in_hand.gone(rank) if isinstance(piece, Part)]
+        lost = [piece for piece in self.workers.in_hand.gone(rank) if isinstance(piece, Part)]
         return self.after(lambda: self.flow.on_gone(rank, lost))
 
 
@@ -84,7 +92,7 @@ def test_the_unit_of_a_worker_that_is_gone_goes_back():
     assert host.gone(1) == ["returned 1"]
     host.granted(2, 0, 1)
     assert host.gone(2) == ["returned 2"]
-    host.in_hand.joined(2)
+    host.workers.in_hand.joined(2)
     assert host.gone(2) == []
 
 
@@ -100,7 +108,7 @@ def test_what_was_fetched_for_one_who_is_gone_is_not_taken_for_the_next_one():
     host = Host()
     host.granted(1, 0, 0)
     host.gone(1)
-    host.in_hand.joined(1)
+    host.workers.in_hand.joined(1)
     assert host.granted(1, 2, 0) == ["refresh 1"]
     assert host.refreshed(1) == []
     assert host.refreshed(1) == ["worker 1: 2, 0 to gradient 0"]
