@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rich.console import Console
 from tests.benchmarks.figures import Measurement, measurement, ratios
-from tests.benchmarks.launch import BenchError, run_rival, train
+from tests.benchmarks.launch import BenchError, run_at_once, run_rival, train
 from tests.benchmarks.options import add_rounds, parsed, some_of
 from tests.benchmarks.report import conclude
 from tests.benchmarks.rounds import in_rounds
@@ -64,11 +64,11 @@ def measure(system: str, workload: Workload, *, data: Path, seconds: float) -> M
         figures = train(job, data, steps=WARMUP_STEPS + steps, parameters=workload.parameters)
     elif system in LOOPS:
         options = rival_options(workload, data=data, workers=1, steps=steps)
-        loops = run_rival("plain_numpy", options, copies=LOOPS[system])
+        loops = run_at_once("plain_numpy", options, LOOPS[system])
         figures = {**loops[0], "samples_per_s": sum(loop["samples_per_s"] for loop in loops)}
     else:
         options = rival_options(workload, data=data, workers=WORKERS, steps=steps)
-        [figures] = run_rival(RIVALS[system], options)
+        figures = run_rival(RIVALS[system], options)
     return measurement(workload.network, system, figures)
 
 

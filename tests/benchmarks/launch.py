@@ -93,8 +93,14 @@ def rival_figures(out: str) -> dict[str, Any]:
     return figures
 
 
-def run_rival(module: str, options: Mapping[str, object], *, copies: int = 1) -> list[dict[str, Any]]:
-    """Run a rival, so many of it at once that know nothing of each other; their figures."""
+def run_rival(module: str, options: Mapping[str, object]) -> dict[str, Any]:
+    """Run a rival; its figures."""
+    [figures] = run_at_once(module, options, 1)
+    return figures
+
+
+def run_at_once(module: str, options: Mapping[str, object], copies: int) -> list[dict[str, Any]]:
+    """Run so many of a rival at once, that know nothing of each other; their figures."""
     with ExitStack() as stack:
         children = [stack.enter_context(process(rival_command(module, options), cwd=REPOSITORY)) for _ in range(copies)]
         return [rival_figures(finished(child)) for child in children]

@@ -143,7 +143,7 @@ def measure(system: str, network: Network, *, folder: Path, seconds: float) -> M
             "learning_rate": LEARNING_RATE,
             "momentum": MOMENTUM,
         }
-        [figures] = run_rival("nn_module", options)
+        figures = run_rival("nn_module", options)
     return measurement(network.name, system, figures)
 
 
