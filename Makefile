@@ -8,7 +8,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 7 ? n + 1 : 8)))
 TOGETHER := -n $(PYTEST_JOBS) --dist worksteal
 # With FAULTS=DIR each call of pytest adds its rows to the table of faults there.
-TABLE = $(if $(FAULTS),--faults-out $(FAULTS))
+# In one word: else pytest, which learns of the option later, takes a folder that is there for one of tests.
+TABLE = $(if $(FAULTS),--faults-out=$(FAULTS))
 
 # Where nothing compiled may be kept, each of the many processes that are started compiles all of it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +30,7 @@ test-slow: $(VENV)/.dev  ## clusters of several hosts, processes that die: minut
 	$(BIN)/pytest -m 'slow and alone' $(TABLE)
 
 faults: $(VENV)/.dev  ## what is done to runs, and what comes of it: one table; OUT=DIR writes it there, too
-	$(BIN)/pytest -m faults $(TOGETHER) --faults-table $(if $(OUT),--faults-out $(OUT))
+	$(BIN)/pytest -m faults $(TOGETHER) --faults-table $(if $(OUT),--faults-out=$(OUT))
 
 bench: $(VENV)/.compare  ## Thalweg, DDP, Ray's parameter server and a plain loop, side by side; the same nn.Module, too
 	$(BIN)/python -m tests.benchmarks.compare --json bench.json
