@@ -264,7 +264,7 @@ def test_a_worker_that_hangs_is_killed_and_its_work_taken_over(undisturbed, host
 
     def made(servers):
         for each in servers:
-            monkeypatch.setattr(each._door, "kill", kill)
+            monkeypatch.setattr(each.workers._door, "kill", kill)
 
     run = start([2, 2], engine=hangs((4, 3 * host + 1), killed), made=made, of_server={"block": CHUNK, "lease_s": 0.5})
     same(run.join(), undisturbed())
