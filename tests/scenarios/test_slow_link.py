@@ -28,8 +28,9 @@ JOB = DIGITS.replace("hidden = [32]", "hidden = [3072, 2048]")
 STEPS = 3  # what is looked at is the second: in the last a checkpoint is copied
 WAITING_BYTES = PARAMETERS // 2 * FLOAT_BYTES
 """A host's gradient of the other's shard: at the beginning of a step all of it waits, and half a minute later none."""
-HELD_BYTES = 8 * BLOCK_ELEMENTS_MAX * FLOAT_BYTES
-"""Gradients and parameters, each way: of each one message that is made, and one that gRPC has in hand."""
+HELD_BYTES = 10 * BLOCK_ELEMENTS_MAX * FLOAT_BYTES
+"""Gradients and parameters, each way: of each one message that is made, and one that gRPC has in hand; and one of each
+that has come and that nobody has read yet, since other tests have the cores."""
 SAMPLE_S = 0.1
 
 
