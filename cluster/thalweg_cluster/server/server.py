@@ -198,10 +198,11 @@ class Server:
         """Calls all out where some hold them up in the middle of a microbatch; goes on without those once the others
         are out."""
         membership, joined = self._membership, self._door.joined
-        there = joined.intersection(membership.members) - membership.away
+        there = joined - membership.away
         if there:
             working_since = self._board.working_since()
-            since = {rank: working_since[rank] for rank in there}
+            # Who is back, or new, has nothing to do until it meets the others.
+            since = {rank: working_since[rank] if rank in membership.members else 0.0 for rank in there}
             in_hand = {rank: self._board.in_hand(rank) for rank in there if since[rank]}
             counts = {rank: len(microbatches) for rank, microbatches in in_hand.items()}
             slow = self._speculation.stragglers(since, counts, self._paces, perf_counter())
