@@ -9,6 +9,7 @@ import pytest
 from tests.integration.local_run import Engine, planned, train_locally
 from tests.tiers import slow_but
 
+from thalweg_cluster.server.speculation import Speculation
 from thalweg_proto.faults import Fault
 from thalweg_proto.shared_memory import CHUNK
 
@@ -136,13 +137,15 @@ def test_a_message_that_never_comes_whole_ends_the_run(tmp_path):
 
 @pytest.mark.faults("gradient becomes NaN, {id}", how="plan: gradient.after", expected="failed, step and tensor named")
 @pytest.mark.parametrize("job", [ONE_HOST, HOSTS], ids=["one host", "two hosts"])
-def test_a_nan_stops_the_run_and_is_not_published(job, tmp_path):
-    """The version before it is the last."""
-    faults = planned(tmp_path, Fault(do="nan", at="gradient.after", worker=1, step=5))
+def test_a_nan_stops_the_run_and_is_not_published(job, tmp_path, monkeypatch):
+    """The version before it is the last. Whoever comes to a gradient of the step first: the machine may keep any one
+    worker from all of them."""
+    monkeypatch.setattr(Speculation, "stragglers", lambda *_: set())  # nor is another's gradient used in its place
+    faults = planned(tmp_path, Fault(do="nan", at="gradient.after", step=5))
     run = train_locally(**job, faults=faults)
     assert re.match(r"step 5: the (gradient|update) of '\w+\.\w+' is nan at", run.result.error)
     assert run.result.steps == 5
-    assert faults.report()[0]["by"] == "worker 1"
+    assert faults.report()[0]["by"].startswith("worker ")
 
 
 OWN_POINTS = [f"{act}.{when}" for act in ("apply", "publish") for when in ("before", "middle", "after")]
