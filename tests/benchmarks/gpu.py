@@ -15,7 +15,6 @@ no GPU.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,11 +26,11 @@ import numpy as np
 from rich.console import Console
 from tests.benchmarks.figures import Measurement, Rule, measurement, ratios
 from tests.benchmarks.launch import BenchError, run_rival, train
-from tests.benchmarks.modules import FOLDER
+from tests.benchmarks.modules import PLAIN_ROWS, module_job, module_rival
 from tests.benchmarks.options import add_rounds, parsed, some_of
 from tests.benchmarks.report import conclude
 from tests.benchmarks.rounds import in_rounds
-from tests.benchmarks.workload import LEARNING_RATE, MOMENTUM, STEPS_MIN, WARMUP_STEPS
+from tests.benchmarks.workload import STEPS_MIN, WARMUP_STEPS
 
 from thalweg_proto.errors import WorkerError
 from thalweg_worker.engines import Card, card_of, not_installed
@@ -79,18 +78,16 @@ def write_data(folder: Path, network: Network, rows: int = ROWS) -> None:
 
 
 def job(network: Network, *, workers: int, steps: int) -> dict[str, object]:
-    """The job file that does the plain loop's work: nothing held out, scaled, evaluated or saved on the way."""
-    return {
-        "name": "bench-gpu",
-        "data": {
-            "train": {"x": "x.npy", "y": "y.npy"}, "eval": 0.0, "task": "classification", "scale": "none",
-        },
-        "model": {"use": f"{FOLDER / network.name}.py:build", **network.options},
-        "train": {"steps": steps, "batch_size": BATCH, "microbatches": workers, "eval_every": 0},
-        "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers, "engine": "torch", "gpus_per_worker": 1 / workers},
-        "checkpoint": {"every_steps": 0},
-    }  # fmt: skip
+    """The job file that does the plain loop's work: see `module_job`. All workers are on one GPU."""
+    return module_job(
+        f"{network.name}.py",
+        network.options,
+        data=PLAIN_ROWS,
+        batch=BATCH // workers,
+        steps=steps,
+        workers=workers,
+        gpus_per_worker=1 / workers,
+    )
 
 
 def measure(system: str, network: Network, *, folder: Path, seconds: float, device: str = "cuda") -> Measurement:
@@ -100,11 +97,9 @@ def measure(system: str, network: Network, *, folder: Path, seconds: float, devi
     """
     data, steps = folder / network.name, network.steps(seconds)
     if system == "plain":
-        options = {
-            "network": FOLDER / f"{network.name}.py", "options": json.dumps(network.options), "data": data,
-            "batch": BATCH, "workers": 1, "warmup_steps": WARMUP_STEPS, "steps": steps, "device": device,
-            "learning_rate": LEARNING_RATE, "momentum": MOMENTUM,
-        }  # fmt: skip
+        options = module_rival(
+            f"{network.name}.py", network.options, data=data, batch=BATCH, workers=1, steps=steps, device=device
+        )
         return measurement(network.name, system, run_rival("nn_module", options))
     total, workers = WARMUP_STEPS + steps, WORKERS[system]
     figures = train(job(network, workers=workers, steps=total), data, steps=total, workers=workers)

@@ -100,6 +100,14 @@ RULES = (
 )
 
 
+PLAIN_ROWS: Mapping[str, object] = {
+    "train": {"x": "x.npy", "y": "y.npy"},
+    "task": "classification",
+    "scale": "none",
+}
+"""Of a job file: rows as `write_data` leaves them."""
+
+
 def write_text(folder: Path) -> None:
     """text.txt, of characters drawn at random; and for the rivals its samples: x.npy, (8192, 64) int64 characters by
     their number, and y.npy, the character that follows each."""
@@ -109,18 +117,51 @@ def write_text(folder: Path) -> None:
     np.save(folder / "y.npy", numbers[1:].reshape(TEXTS, CONTEXT))
 
 
-def job(network: Network, *, workers: int, steps: int) -> dict[str, object]:
-    """The job file that does a rival's work: nothing held out, scaled, evaluated or saved on the way."""
-    rows = {"train": {"x": "x.npy", "y": "y.npy"}, "task": "classification", "scale": "none"}
+def module_job(
+    file: str, options: Mapping[str, int], *, data: Mapping[str, object], batch: int, steps: int, **cluster: object
+) -> dict[str, object]:
+    """The job file that does the work of the rival `nn_module`: nothing held out, scaled, evaluated or saved on the
+    way.
+
+    file, options: of the network in FOLDER
+    batch:         of a worker
+    cluster:       its keys; `workers` is one of them
+    """
+    workers = cluster["workers"]
+    assert isinstance(workers, int)
     return {
         "name": "bench-module",
-        "data": {"eval": 0.0, **({"train": "text.txt", "context": CONTEXT} if network.text else rows)},
-        "model": {"use": f"{FOLDER / network.file}:build", **network.options},
-        "train": {"steps": steps, "batch_size": workers * network.batch, "microbatches": workers, "eval_every": 0},
+        "data": {"eval": 0.0, **data},
+        "model": {"use": f"{FOLDER / file}:build", **options},
+        "train": {"steps": steps, "batch_size": workers * batch, "microbatches": workers, "eval_every": 0},
         "optimizer": {"rule": "momentum", "learning_rate": LEARNING_RATE, "momentum": MOMENTUM},
-        "cluster": {"workers": workers, "engine": "torch"},
+        "cluster": {"engine": "torch", **cluster},
         "checkpoint": {"every_steps": 0},
     }
+
+
+def module_rival(
+    file: str, options: Mapping[str, int], *, data: Path, batch: int, workers: int, steps: int, **more: object
+) -> dict[str, object]:
+    """The command line of the rival `nn_module`, as `run_rival` takes it, for `steps` steps under the clock."""
+    return {
+        "network": FOLDER / file,
+        "options": json.dumps(options),
+        "data": data,
+        "batch": batch,
+        "workers": workers,
+        "warmup_steps": WARMUP_STEPS,
+        "steps": steps,
+        "learning_rate": LEARNING_RATE,
+        "momentum": MOMENTUM,
+        **more,
+    }
+
+
+def job(network: Network, *, workers: int, steps: int) -> dict[str, object]:
+    """The job file for Thalweg: see `module_job`."""
+    data = {"train": "text.txt", "context": CONTEXT} if network.text else PLAIN_ROWS
+    return module_job(network.file, network.options, data=data, batch=network.batch, steps=steps, workers=workers)
 
 
 def measure(system: str, network: Network, *, folder: Path, seconds: float) -> Measurement:
@@ -132,17 +173,9 @@ def measure(system: str, network: Network, *, folder: Path, seconds: float) -> M
         total = WARMUP_STEPS + steps
         figures = train(job(network, workers=workers, steps=total), data, steps=total, workers=workers)
     else:
-        options = {
-            "network": FOLDER / network.file,
-            "options": json.dumps(network.options),
-            "data": data,
-            "batch": network.batch,
-            "workers": workers,
-            "warmup_steps": WARMUP_STEPS,
-            "steps": steps,
-            "learning_rate": LEARNING_RATE,
-            "momentum": MOMENTUM,
-        }
+        options = module_rival(
+            network.file, network.options, data=data, batch=network.batch, workers=workers, steps=steps
+        )
         figures = run_rival("nn_module", options)
     return measurement(network.name, system, figures)
 

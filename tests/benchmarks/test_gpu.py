@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.benchmarks import gpu
 from tests.benchmarks.launch import write_job
+from tests.benchmarks.modules import FOLDER
 
 from thalweg_proto.errors import WorkerError
 from thalweg_proto.job import load_job
@@ -36,7 +37,7 @@ def test_models_have_25_million_parameters(name: str) -> None:
 
     network = gpu.NETWORKS[name]
     spec = DataSpec(input_shape=network.shape, task="classification", classes=10)
-    source = ModelSource.read(f"{gpu.FOLDER / network.name}.py:build", network.options, folder=Path())
+    source = ModelSource.read(f"{FOLDER / network.name}.py:build", network.options, folder=Path())
     module = source.build(spec)
     assert sum(p.numel() for p in module.parameters()) == pytest.approx(25e6, rel=0.02)
 

@@ -135,6 +135,7 @@ def main(cpus: int) -> None:
     import ray
 
     from thalweg_cluster.launch.ray_cluster import connect, nodes_of, start
+    from thalweg_cluster.launch.room import free
 
     given = os.environ.get("RAY_ADDRESS")
     if given:
@@ -143,8 +144,7 @@ def main(cpus: int) -> None:
         start(cpus)
     address = ray.get_runtime_context().gcs_address
     while True:
-        unused: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray gives it no type
-        print(json.dumps({"address": address, "nodes": nodes_of(), "unused": Resources.of(unused)}), flush=True)
+        print(json.dumps({"address": address, "nodes": nodes_of(), "unused": free()}), flush=True)
         if select.select([0], [], [], LOOK_S)[0]:
             break
     ray.shutdown()
